@@ -1,1 +1,19 @@
-//! Placeholder.
+//! What the system catalogs of either side say, and what follows from it for a flow.
+//!
+//! This crate reads tables, sequences and server facts, compares both sides, and gives the verdicts of
+//! `relevo check`. It changes nothing, except that a check may create and drop a temporary slot. What may not
+//! enter: how rows are copied or applied, the replication protocol, and connecting.
+//!
+//! Every client that is passed in must have `search_path = ''`, so that
+//! the server qualifies the names of types and operators that it prints.
+
+mod error;
+mod name;
+mod queries;
+mod selection;
+mod table;
+
+pub use error::CatalogError;
+pub use name::{TableName, quote_identifier, quote_literal};
+pub use selection::{Pattern, Selection, SelectionError};
+pub use table::{ColumnIdentity, ColumnInfo, Generated, TableInfo, TableKind, table, tables, user_tables};

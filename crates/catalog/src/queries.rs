@@ -1,0 +1,127 @@
+//! Every query of a system catalog that this crate makes.
+//!
+//! All work on PostgreSQL 14 to 18 and with an empty `search_path`: every name is qualified (operators and the
+//! types' names in casts are found in `pg_catalog`, which is always searched). What only some versions have is
+//! read through `to_jsonb(row)`, where a missing column is simply NULL.
+
+/// Tables. `$1`: every user table (true) or those named by the arrays `$2` (schemas) and `$3` (names).
+///
+/// `pg_table_size` waits for a table that somebody holds under ACCESS EXCLUSIVE; so would the copy.
+pub(crate) const TABLES: &str = "
+SELECT c.oid,
+       n.nspname::text AS schema,
+       c.relname::text AS name,
+       c.relkind::text AS kind,
+       c.relreplident::text AS replica_identity,
+       c.relispartition AS is_partition,
+       rn.nspname::text AS root_schema,
+       rc.relname::text AS root_name,
+       CASE WHEN c.relkind = 'p' THEN pg_catalog.pg_get_partkeydef(c.oid) END AS partition_key,
+       CASE WHEN c.relispartition THEN pg_catalog.pg_get_expr(c.relpartbound, c.oid) END AS partition_bound,
+       EXISTS (SELECT 1
+                 FROM pg_catalog.pg_trigger t
+                WHERE t.tgrelid = c.oid AND t.tgenabled IN ('R', 'A'))
+       OR EXISTS (SELECT 1
+                    FROM pg_catalog.pg_rewrite r
+                   WHERE r.ev_class = c.oid AND r.ev_enabled IN ('R', 'A') AND r.ev_type <> '1')
+       OR CASE WHEN c.relkind = 'p'
+               THEN EXISTS (SELECT 1
+                              FROM pg_catalog.pg_partition_tree(c.oid) leaf
+                              JOIN pg_catalog.pg_trigger t ON t.tgrelid = leaf.relid
+                             WHERE t.tgenabled IN ('R', 'A'))
+               ELSE false END AS fires_in_replica,
+       coalesce(pg_catalog.pg_table_size(c.oid), 0) AS bytes,
+       c.reltuples::bigint AS rows_estimate,
+       e.extname::text AS extension
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_class rc
+         ON c.relispartition AND rc.oid = pg_catalog.pg_partition_root(c.oid)
+  LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace
+  LEFT JOIN pg_catalog.pg_depend d
+         ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+        AND d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+  LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+ WHERE c.relkind IN ('r', 'p')
+   AND CASE WHEN $1::boolean
+            THEN c.relpersistence = 'p'
+             AND n.nspname NOT LIKE 'pg\\_%'
+             AND n.nspname NOT IN ('information_schema', 'relevo')
+             AND (e.oid IS NULL OR c.oid = ANY (e.extconfig))
+            ELSE (n.nspname::text, c.relname::text)
+                 IN (SELECT wanted.s, wanted.t FROM unnest($2::text[], $3::text[]) AS wanted(s, t)) END
+ ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\"";
+
+/// The live columns of the tables `$1` (OIDs).
+pub(crate) const COLUMNS: &str = "
+SELECT a.attrelid AS table_oid,
+       a.attname::text AS name,
+       a.attnum AS position,
+       a.atttypid AS type_oid,
+       pg_catalog.format_type(a.atttypid, a.atttypmod) AS type_sql,
+       a.attnotnull AS not_null,
+       (a.atthasdef AND a.attgenerated = '') OR (t.typtype = 'd' AND t.typdefault IS NOT NULL) AS has_default,
+       a.attidentity::text AS identity,
+       a.attgenerated::text AS generated,
+       coalesce(l.collisdeterministic, true) AS collation_deterministic
+  FROM pg_catalog.pg_attribute a
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+ WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+ ORDER BY a.attrelid, a.attnum";
+
+/// The indexes of the tables `$1` (OIDs) that identify rows: unique, valid, checked at once (not deferrable),
+/// over plain columns, without a predicate. The same conditions as `RelationGetIndexList` in
+/// `utils/cache/relcache.c` puts to a replica identity.
+pub(crate) const UNIQUE_KEYS: &str = "
+SELECT i.indrelid AS table_oid,
+       i.indisprimary AS is_primary,
+       i.indisreplident AS is_replica_identity,
+       ARRAY(SELECT a.attname::text
+               FROM generate_series(0, i.indnkeyatts - 1) AS k(n)
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n]
+              ORDER BY k.n) AS columns
+  FROM pg_catalog.pg_index i
+ WHERE i.indrelid = ANY ($1::oid[])
+   AND i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND i.indimmediate
+   AND i.indpred IS NULL AND i.indexprs IS NULL
+ ORDER BY i.indrelid, i.indisprimary DESC, i.indexrelid";
+
+/// The equality operator of each of the types `$1` (OIDs): that of the default btree or else hash operator
+/// class of the type under any domains, found as `GetDefaultOpClass` in `commands/indexcmds.c` finds it:
+/// exactly, else through an implicit binary-coercible cast (the preferred type first), else as an enum.
+pub(crate) const EQUALITY: &str = "
+WITH RECURSIVE base(wanted, oid) AS (
+    SELECT t.oid, t.oid FROM pg_catalog.pg_type t WHERE t.oid = ANY ($1::oid[])
+    UNION ALL
+    SELECT b.wanted, t.typbasetype
+      FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid
+     WHERE t.typtype = 'd'),
+scalar AS (
+    SELECT b.wanted, t.oid, t.typtype
+      FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid
+     WHERE t.typtype IN ('b', 'e') AND t.typcategory <> 'A'),
+candidate AS (
+    SELECT s.wanted, s.oid AS input, 0 AS distance FROM scalar s
+    UNION ALL
+    SELECT s.wanted, c.casttarget, CASE WHEN t.typispreferred THEN 1 ELSE 2 END
+      FROM scalar s
+      JOIN pg_catalog.pg_cast c ON c.castsource = s.oid AND c.castmethod = 'b' AND c.castcontext = 'i'
+      JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
+    UNION ALL
+    SELECT s.wanted, 'pg_catalog.anyenum'::regtype, 3 FROM scalar s WHERE s.typtype = 'e')
+SELECT DISTINCT ON (c.wanted)
+       c.wanted AS type_oid,
+       'OPERATOR(' || pg_catalog.quote_ident(n.nspname) || '.' || o.oprname || ')' AS equality
+  FROM candidate c
+  JOIN pg_catalog.pg_opclass oc ON oc.opcintype = c.input AND oc.opcdefault
+  JOIN pg_catalog.pg_am am ON am.oid = oc.opcmethod AND am.amname IN ('btree', 'hash')
+  JOIN pg_catalog.pg_amop ao
+    ON ao.amopfamily = oc.opcfamily AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
+   AND ao.amopstrategy = CASE am.amname WHEN 'btree' THEN 3 ELSE 1 END
+  JOIN pg_catalog.pg_operator o ON o.oid = ao.amopopr
+  JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+ ORDER BY c.wanted, c.distance, am.amname";
+
+/// The server's version, as in `server_version_num`.
+pub(crate) const VERSION: &str = "SELECT pg_catalog.current_setting('server_version_num')::integer";
