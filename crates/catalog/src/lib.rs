@@ -8,12 +8,18 @@
 //! the server qualifies the names of types and operators that it prints.
 
 mod error;
+mod finding;
 mod name;
 mod queries;
 mod selection;
+mod sequence;
+mod server;
 mod table;
 
 pub use error::CatalogError;
+pub use finding::{Finding, Severity, worst};
 pub use name::{TableName, quote_identifier, quote_literal};
 pub use selection::{Pattern, Selection, SelectionError};
+pub use sequence::{SequenceInfo, SequenceValue, sequences};
+pub use server::{Extension, ManagedBy, ServerFacts, server};
 pub use table::{ColumnIdentity, ColumnInfo, Generated, TableInfo, TableKind, table, tables, user_tables};

@@ -125,3 +125,104 @@ SELECT DISTINCT ON (c.wanted)
 
 /// The server's version, as in `server_version_num`.
 pub(crate) const VERSION: &str = "SELECT pg_catalog.current_setting('server_version_num')::integer";
+
+/// The sequences that users made, with their owners.
+pub(crate) const SEQUENCES: &str = "
+SELECT c.oid,
+       n.nspname::text AS schema,
+       c.relname::text AS name,
+       s.seqincrement AS increment,
+       coalesce(d.deptype = 'i', false) AS identity,
+       own.nspname::text AS owner_schema,
+       o.relname::text AS owner_table,
+       a.attname::text AS owner_column,
+       pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+       AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT') AS readable
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid
+  LEFT JOIN pg_catalog.pg_depend d
+         ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+        AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+  LEFT JOIN pg_catalog.pg_class o ON o.oid = d.refobjid
+  LEFT JOIN pg_catalog.pg_namespace own ON own.oid = o.relnamespace
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+ WHERE c.relkind = 'S' AND c.relpersistence = 'p'
+   AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'relevo')
+   AND NOT EXISTS (SELECT 1
+                     FROM pg_catalog.pg_depend e
+                    WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid
+                      AND e.deptype = 'e')
+ ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\"";
+
+/// Where the given sequences (OID and quoted name) stand. Each is a relation with one row; `pg_sequences` does
+/// not tell a fresh one from one that `setval(…, false)` put somewhere else.
+pub(crate) fn sequence_values(sequences: &[(u32, String)]) -> String {
+    let one =
+        |(oid, name): &(u32, String)| format!("SELECT {oid}::oid AS oid, last_value, is_called FROM {name}");
+    sequences.iter().map(one).collect::<Vec<_>>().join("\nUNION ALL ")
+}
+
+/// The settings that matter to a flow, in the units of `pg_settings`.
+pub(crate) const SETTINGS: &str = "
+SELECT s.name, s.setting, s.source
+  FROM pg_catalog.pg_settings s
+ WHERE s.name IN ('server_version', 'transaction_read_only', 'default_transaction_read_only', 'wal_level',
+                  'max_replication_slots', 'max_wal_senders', 'wal_sender_timeout', 'max_slot_wal_keep_size',
+                  'idle_replication_slot_timeout', 'logical_decoding_work_mem', 'max_prepared_transactions',
+                  'fsync', 'synchronous_commit', 'wal_block_size', 'wal_segment_size', 'block_size')";
+
+/// The server, the database and the role. `pg_walfile_name` begins with the present timeline but may not be
+/// called during recovery.
+pub(crate) const SERVER: &str = "
+SELECT pg_catalog.current_setting('server_version_num')::integer AS version_num,
+       (pg_catalog.pg_control_system()).system_identifier AS system_id,
+       CASE WHEN pg_catalog.pg_is_in_recovery()
+            THEN (pg_catalog.pg_control_checkpoint()).timeline_id::bigint
+            ELSE ('x' || pg_catalog.substr(
+                     pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint
+       END AS timeline,
+       (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint AS started_unix_us,
+       pg_catalog.pg_is_in_recovery() AS in_recovery,
+       (SELECT count(*) FROM pg_catalog.pg_replication_slots) AS used_replication_slots,
+       (SELECT count(*) FROM pg_catalog.pg_stat_replication) AS used_wal_senders,
+       current_user::text AS role,
+       r.rolsuper AS superuser,
+       r.rolsuper OR r.rolreplication
+       OR EXISTS (SELECT 1
+                    FROM pg_catalog.pg_roles m
+                   WHERE m.rolname = 'rds_replication' AND pg_catalog.pg_has_role(m.oid, 'MEMBER'))
+           AS replication,
+       r.rolsuper OR r.rolbypassrls AS bypass_rls,
+       pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_activity,
+       d.datname::text AS database,
+       pg_catalog.has_database_privilege(d.oid, 'CREATE') AS create_on_database,
+       pg_catalog.pg_encoding_to_char(d.encoding)::text AS encoding,
+       d.datcollate::text AS collate,
+       d.datctype::text AS ctype,
+       j.row ->> 'datlocprovider' AS provider,
+       coalesce(j.row ->> 'datlocale', j.row ->> 'daticulocale') AS locale,
+       j.row ->> 'datcollversion' AS collation_version,
+       (SELECT min(a.rolname::text)
+          FROM pg_catalog.pg_roles a
+         WHERE a.rolname IN ('rdsadmin', 'cloudsqladmin', 'alloydbadmin', 'azuresu')) AS managed_by
+  FROM pg_catalog.pg_database d
+  CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(d) AS row) j
+  JOIN pg_catalog.pg_roles r ON r.rolname = current_user
+ WHERE d.datname = pg_catalog.current_database()";
+
+/// The server's clock in seconds since 1970.
+pub(crate) const CLOCK: &str = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::double precision";
+
+/// The installed extensions.
+pub(crate) const EXTENSIONS: &str = "
+SELECT e.extname::text AS name, e.extversion AS version, n.nspname::text AS schema
+  FROM pg_catalog.pg_extension e
+  JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+ ORDER BY e.extname::text COLLATE \"C\"";
+
+/// The extensions whose files are there, and whether a role with CREATE on the database may install them.
+pub(crate) const AVAILABLE_EXTENSIONS: &str = "
+SELECT v.name::text AS name, pg_catalog.bool_or(v.trusted OR NOT v.superuser) AS anybody
+  FROM pg_catalog.pg_available_extension_versions v
+ GROUP BY v.name";
