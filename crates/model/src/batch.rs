@@ -77,13 +77,24 @@ pub struct Batcher {
     waiting_bytes: usize,
     /// A keepalive position behind everything that waits.
     position: Option<SourceLsn>,
+    /// The last part that came in leaves its transaction unfinished, whether it still waits or was taken.
+    inside: bool,
+    /// The furthest position that came in: a batch never moves the target back.
+    reached: SourceLsn,
 }
 
 impl Batcher {
     /// A batcher whose batches stop growing at `limit_bytes`. One part that is larger still goes alone.
     #[must_use]
     pub fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, waiting: VecDeque::new(), waiting_bytes: 0, position: None }
+        Self {
+            limit_bytes,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            position: None,
+            inside: false,
+            reached: SourceLsn::ZERO,
+        }
     }
 
     /// Adds the next part in the source's order.
@@ -91,15 +102,17 @@ impl Batcher {
         self.waiting_bytes += part.size_bytes;
         // The part lies behind the keepalive: its own end will carry the position further.
         self.position = None;
+        self.inside = part.end.is_none();
+        self.reached = self.reached.max(part.end.unwrap_or_default());
         self.waiting.push_back(part);
     }
 
     /// Notes that the source has sent everything before `position`.
     ///
-    /// Inside a transaction such a position means nothing and is dropped.
+    /// Inside a transaction such a position means nothing and is dropped; so is one that was reached before.
     pub fn keepalive(&mut self, position: SourceLsn) {
-        let inside = self.waiting.back().is_some_and(|part| part.end.is_none());
-        if !inside {
+        if !self.inside && position > self.reached {
+            self.reached = position;
             self.position = Some(position);
         }
     }
