@@ -1,0 +1,406 @@
+//! One session: from both ends open to the first error or the request to stop.
+//!
+//! The loop's priorities, highest first:
+//! 1. the request to stop;
+//! 2. what became of the batch in hand, so that the target never waits for us;
+//! 3. what the target has flushed;
+//! 4. the clock (signs of life, bare positions that fall due);
+//! 5. the next event of the source, unless memory is full.
+//!
+//! Whenever the target is idle and something waits, it goes at once. While the target is busy, transactions
+//! pile up and go together. A session never repairs anything: any error ends it, and both ends are opened anew.
+
+use std::future::ready;
+use std::time::Duration;
+
+use relevo_model::{
+    Applied, Batch, Batcher, ChangeSource, ChangeTarget, Feedback, FlushProbe, SourceEvent, SourceLsn,
+    TargetLsn, Timestamp,
+};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::idle::IdleProgress;
+use crate::order::Order;
+use crate::worker::{ApplyTask, ProbeTask};
+use crate::{
+    AppliedBatch, DurabilityQueue, FlowError, FlowEvent, FlowObserver, FlowOptions, FlowState, Opened,
+};
+
+/// How often the loop goes round when nothing happens.
+pub(crate) const TURN_INTERVAL: Duration = Duration::from_millis(250);
+
+/// After this long without an error a session counts as sound even if there was nothing to apply.
+pub(crate) const SOUND_AFTER: Duration = Duration::from_secs(10);
+
+/// How many events are taken from the source in one go while the target is busy anyway.
+const EVENTS_PER_TURN: usize = 256;
+
+/// How a session went.
+pub(crate) struct Outcome {
+    /// `Ok`: it was asked to stop, and did.
+    pub end: Result<(), FlowError>,
+    /// It brought the target further, or stood for [`SOUND_AFTER`].
+    pub sound: bool,
+}
+
+/// The batch that the target is working on.
+struct InHand {
+    since: Instant,
+    position: Option<SourceLsn>,
+    bytes: usize,
+    commit_times: Vec<Timestamp>,
+}
+
+pub(crate) struct Session<'a, S> {
+    source: S,
+    apply: ApplyTask,
+    probe: ProbeTask,
+    options: &'a FlowOptions,
+    observer: &'a dyn FlowObserver,
+    batcher: Batcher,
+    order: Order,
+    idle: IdleProgress,
+    durability: DurabilityQueue,
+    in_hand: Option<InHand>,
+    /// What has been applied of transactions since the last commit on the target.
+    uncommitted: AppliedBatch,
+    /// What the target had stored at the beginning.
+    start: SourceLsn,
+    started_at: Instant,
+    /// Whatever came before this position is visible on the target.
+    reached: SourceLsn,
+    reported: Feedback,
+    oldest_unapplied: Option<Timestamp>,
+    buffer_bytes: usize,
+    heard: bool,
+    /// Whether the state `Streaming` waits until the session has proved sound.
+    on_probation: bool,
+}
+
+/// Runs one session. `on_probation`: the last one failed at something that opening does not prove mended.
+pub(crate) async fn run<S, T, P>(
+    opened: Opened<S, T, P>,
+    options: &FlowOptions,
+    observer: &dyn FlowObserver,
+    shutdown: &CancellationToken,
+    on_probation: bool,
+) -> Outcome
+where
+    S: ChangeSource,
+    T: ChangeTarget + 'static,
+    P: FlushProbe + 'static,
+{
+    let Opened { source, target, probe } = opened;
+    let progress = target.progress().clone();
+    observer.event(FlowEvent::Opened { progress: &progress });
+    let (start, now) = (progress.applied, Instant::now());
+    let mut session = Session {
+        source,
+        apply: ApplyTask::start(target),
+        probe: ProbeTask::start(probe, options),
+        options,
+        observer,
+        batcher: Batcher::new(options.batch_bytes),
+        order: Order::new(start),
+        idle: IdleProgress::new(options.idle, start, now),
+        durability: DurabilityQueue::new(),
+        in_hand: None,
+        uncommitted: AppliedBatch::default(),
+        start,
+        started_at: now,
+        reached: start,
+        reported: Feedback::default(),
+        oldest_unapplied: None,
+        buffer_bytes: 0,
+        heard: false,
+        on_probation,
+    };
+    if !on_probation {
+        session.announce();
+    }
+    let end = session.stream(shutdown).await;
+    let asked = Instant::now();
+    if end.is_ok() {
+        session.finish(asked).await
+    } else {
+        let sound = session.sound();
+        session.dismantle(asked).await;
+        Outcome { end, sound }
+    }
+}
+
+impl<S: ChangeSource> Session<'_, S> {
+    /// Streams until something fails or `shutdown` is asked for.
+    async fn stream(&mut self, shutdown: &CancellationToken) -> Result<(), FlowError> {
+        let cancelled = shutdown.cancelled();
+        tokio::pin!(cancelled);
+        let mut turns = interval(TURN_INTERVAL);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.store_start()?;
+        loop {
+            self.hand_over()?;
+            self.publish();
+            let room = self.has_room();
+            tokio::select! {
+                biased;
+                () = &mut cancelled => return Ok(()),
+                result = self.apply.result(), if self.in_hand.is_some() => self.applied(result?)?,
+                flushed = self.probe.flushed() => self.flushed(flushed?),
+                _ = turns.tick() => self.turn(),
+                event = self.source.next(), if room => {
+                    self.take_in(event.map_err(FlowError::end)?)?;
+                    self.take_in_what_is_there().await?;
+                }
+            }
+            // A source that always has something ready must not keep the other tasks of this thread waiting.
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    /// Has the progress stored once more before anything else.
+    ///
+    /// A session before this one may have committed it without waiting for the flush. Once this write is
+    /// durable, so is everything before it; until then nothing is confirmed. It also shows at once whether the
+    /// target can be written.
+    fn store_start(&mut self) -> Result<(), FlowError> {
+        if self.start == SourceLsn::ZERO {
+            return Ok(());
+        }
+        self.give(Batch { position: Some(self.start), ..Batch::default() })
+    }
+
+    /// While the target is busy anyway, takes what the source has ready without a full turn for each event.
+    async fn take_in_what_is_there(&mut self) -> Result<(), FlowError> {
+        for _ in 0..EVENTS_PER_TURN {
+            if self.in_hand.is_none() || !self.has_room() {
+                break;
+            }
+            let event = tokio::select! {
+                biased;
+                event = self.source.next() => event,
+                () = ready(()) => break,
+            };
+            self.take_in(event.map_err(FlowError::end)?)?;
+        }
+        Ok(())
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.batcher.waiting_bytes() + self.in_hand.as_ref().map_or(0, |batch| batch.bytes)
+    }
+
+    fn has_room(&self) -> bool {
+        let held = self.held_bytes();
+        held == 0 || held < self.options.memory_bytes
+    }
+
+    fn take_in(&mut self, event: SourceEvent) -> Result<(), FlowError> {
+        self.heard = true;
+        match event {
+            SourceEvent::Part(part) => {
+                self.order.part(&part)?;
+                self.idle.release();
+                self.batcher.push(part);
+            }
+            SourceEvent::Keepalive(position) => {
+                if self.order.keepalive(position) {
+                    self.batcher.keepalive(position);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the target the next batch, if it is idle and there is one.
+    fn hand_over(&mut self) -> Result<(), FlowError> {
+        if self.in_hand.is_some() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        match self.batcher.take() {
+            Some(batch) if !batch.parts.is_empty() => return self.give(batch),
+            Some(bare) => {
+                if let Some(position) = bare.position {
+                    self.idle.hold(position, now);
+                }
+            }
+            None => {}
+        }
+        if self.order.inside() {
+            return Ok(());
+        }
+        // Nothing waits, nothing is in hand, nothing is half-way.
+        self.reached = self.reached.max(self.order.reached());
+        match self.idle.due(now) {
+            Some(position) => self.give(Batch { position: Some(position), ..Batch::default() }),
+            None => Ok(()),
+        }
+    }
+
+    fn give(&mut self, batch: Batch) -> Result<(), FlowError> {
+        let mut commit_times = Vec::with_capacity(batch.parts.len());
+        for part in &batch.parts {
+            part.changes.iter().for_each(|change| self.uncommitted.changes.count(change));
+            if part.end.is_some() {
+                commit_times.push(part.header.commit_time);
+            }
+        }
+        if let Some(part) = batch.parts.first() {
+            self.observe_oldest(Some(part.header.commit_time));
+            self.observer.event(FlowEvent::HandedOver {
+                transactions: commit_times.len() as u64,
+                bytes: batch.size_bytes as u64,
+            });
+        }
+        self.in_hand = Some(InHand {
+            since: Instant::now(),
+            position: batch.position,
+            bytes: batch.size_bytes,
+            commit_times,
+        });
+        self.apply.hand_over(batch)
+    }
+
+    /// The batch in hand was applied; unless it ends inside a transaction, it is committed.
+    fn applied(&mut self, applied: Applied) -> Result<(), FlowError> {
+        let Some(batch) = self.in_hand.take() else { return Ok(()) };
+        if applied.position != batch.position {
+            return Err(FlowError::WrongPosition { handed: batch.position, stored: applied.position });
+        }
+        self.uncommitted.took += batch.since.elapsed();
+        self.uncommitted.bytes += batch.bytes as u64;
+        self.uncommitted.missing_rows += applied.missing_rows;
+        self.uncommitted.commit_times.extend(batch.commit_times);
+        let Some(position) = applied.position else { return Ok(()) };
+
+        let done = AppliedBatch { position, ..std::mem::take(&mut self.uncommitted) };
+        self.idle.written(position, Instant::now());
+        self.durability.applied(position, applied.durable_at);
+        self.probe.set_busy(self.durability.pending());
+        self.reached = self.reached.max(position);
+        self.observer.event(FlowEvent::Applied(&done));
+        if self.on_probation && self.sound() {
+            self.announce();
+        }
+        Ok(())
+    }
+
+    fn flushed(&mut self, flushed: TargetLsn) {
+        self.durability.flushed(flushed);
+        self.probe.set_busy(self.durability.pending());
+        self.observer.event(FlowEvent::TargetAlive);
+    }
+
+    fn turn(&mut self) {
+        self.observer.event(FlowEvent::Turn);
+        if self.on_probation && self.sound() {
+            self.announce();
+        }
+    }
+
+    fn announce(&mut self) {
+        self.on_probation = false;
+        info!(position = %self.reached, "streaming");
+        self.observer.event(FlowEvent::State(FlowState::Streaming));
+    }
+
+    fn sound(&self) -> bool {
+        self.idle.stored() > self.start || self.started_at.elapsed() >= SOUND_AFTER
+    }
+
+    fn observe_oldest(&mut self, oldest: Option<Timestamp>) {
+        if oldest != self.oldest_unapplied {
+            self.oldest_unapplied = oldest;
+            self.observer.event(FlowEvent::OldestUnapplied(oldest));
+        }
+    }
+
+    /// Tells the observer and the source what has changed since the last turn.
+    fn publish(&mut self) {
+        let received = self.order.reached();
+        if std::mem::take(&mut self.heard) {
+            self.observer.event(FlowEvent::Received { position: received });
+        }
+        if self.in_hand.is_none() && !self.order.inside() {
+            self.observe_oldest(None);
+        }
+        let buffer_bytes = self.held_bytes();
+        if buffer_bytes != self.buffer_bytes {
+            self.buffer_bytes = buffer_bytes;
+            self.observer.event(FlowEvent::Buffer { bytes: buffer_bytes as u64 });
+        }
+        let feedback = Feedback { received, applied: self.reached, durable: self.durability.durable() };
+        if feedback == self.reported {
+            return;
+        }
+        self.source.report(feedback);
+        if feedback.applied != self.reported.applied {
+            self.observer.event(FlowEvent::Reached { position: feedback.applied });
+        }
+        if feedback.durable != self.reported.durable {
+            self.observer.event(FlowEvent::Durable { position: feedback.durable });
+        }
+        self.reported = feedback;
+    }
+
+    /// Stops in order: the batch in hand, its durability, the last report; each within its limit.
+    async fn finish(mut self, asked: Instant) -> Outcome {
+        let apply_until = asked + self.options.grace;
+        let durable_until = apply_until + self.options.durability_grace;
+        let close_until = durable_until + self.options.close_grace;
+
+        self.finish_batch_in_hand(apply_until).await;
+        while self.durability.pending() {
+            match timeout_at(durable_until, self.probe.flushed()).await {
+                Ok(Ok(flushed)) => self.flushed(flushed),
+                Ok(Err(error)) => {
+                    warn!("what was applied last is not confirmed: {}", error.text());
+                    break;
+                }
+                Err(_) => {
+                    info!(
+                        "the target has not flushed what was applied last; it is confirmed after the next start"
+                    );
+                    break;
+                }
+            }
+        }
+        self.publish();
+        let sound = self.sound();
+        let position = self.durability.durable();
+        let Self { source, apply, probe, .. } = self;
+        // An unfinished batch is rolled back by dropping the target.
+        tokio::join!(apply.stop(close_until), probe.stop(close_until), async {
+            match timeout_at(close_until, source.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!("the source did not end the stream in order: {error}"),
+                Err(_) => debug!("the source did not end the stream in time"),
+            }
+        });
+        info!(confirmed = %position, "stopped");
+        Outcome { end: Ok(()), sound }
+    }
+
+    /// Waits for the batch in hand, unless it could not commit anyway because its transaction is unfinished.
+    async fn finish_batch_in_hand(&mut self, until: Instant) {
+        if self.in_hand.as_ref().is_none_or(|batch| batch.position.is_none()) {
+            return;
+        }
+        let result = timeout_at(until, self.apply.result()).await;
+        match result.map(|applied| applied.and_then(|applied| self.applied(applied))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!("the batch in hand was not applied: {}", error.text()),
+            Err(_) => info!("the batch in hand did not commit in time; it comes again after the next start"),
+        }
+    }
+
+    /// Drops both ends after an error and waits until the target's connection is gone.
+    async fn dismantle(self, failed_at: Instant) {
+        let until = failed_at + self.options.close_grace;
+        let Self { source, apply, probe, .. } = self;
+        drop(source);
+        tokio::join!(apply.stop(until), probe.stop(until));
+    }
+}

@@ -1,0 +1,151 @@
+//! The two tasks beside the session's loop: the owner of the target and the owner of its probe.
+//!
+//! Each is an actor: a handle and a task that owns the connection. Dropping the handle drops the connection,
+//! whatever it is doing, which rolls back what was not committed.
+
+use std::time::Duration;
+
+use relevo_model::{Applied, Batch, ChangeTarget, FlushProbe, TargetLsn};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::{FlowError, FlowOptions};
+
+/// Ends its task when dropped.
+#[derive(Debug)]
+struct Owner(JoinHandle<()>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Owner {
+    /// Ends the task and waits, until `deadline`, for what it owned to be dropped.
+    async fn stop(mut self, deadline: Instant) {
+        self.0.abort();
+        // Late or panicked, it is gone as far as this flow is concerned.
+        let _ = timeout_at(deadline, &mut self.0).await;
+    }
+}
+
+/// The handle of the task that owns the target.
+#[derive(Debug)]
+pub(crate) struct ApplyTask {
+    batches: mpsc::Sender<Batch>,
+    results: mpsc::Receiver<Result<Applied, FlowError>>,
+    owner: Owner,
+}
+
+impl ApplyTask {
+    pub fn start<T: ChangeTarget + 'static>(target: T) -> Self {
+        let (batches, inbox) = mpsc::channel(1);
+        let (outbox, results) = mpsc::channel(1);
+        let owner = Owner(tokio::spawn(own_target(target, inbox, outbox)));
+        Self { batches, results, owner }
+    }
+
+    /// Gives the target a batch. Only one may be in hand.
+    pub fn hand_over(&self, batch: Batch) -> Result<(), FlowError> {
+        self.batches.try_send(batch).map_err(|_| FlowError::TaskStopped { task: "apply" })
+    }
+
+    /// What became of the batch in hand. Cancel-safe.
+    pub async fn result(&mut self) -> Result<Applied, FlowError> {
+        self.results.recv().await.unwrap_or(Err(FlowError::TaskStopped { task: "apply" }))
+    }
+
+    pub async fn stop(self, deadline: Instant) {
+        self.owner.stop(deadline).await;
+    }
+}
+
+async fn own_target<T: ChangeTarget>(
+    mut target: T,
+    mut inbox: mpsc::Receiver<Batch>,
+    outbox: mpsc::Sender<Result<Applied, FlowError>>,
+) {
+    while let Some(batch) = inbox.recv().await {
+        let result = target.apply(batch).await.map_err(FlowError::end);
+        let failed = result.is_err();
+        // After an error the target may only be dropped.
+        if outbox.send(result).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// The handle of the task that asks the target how far it has flushed.
+#[derive(Debug)]
+pub(crate) struct ProbeTask {
+    answers: mpsc::Receiver<Result<TargetLsn, FlowError>>,
+    busy: watch::Sender<bool>,
+    owner: Owner,
+}
+
+impl ProbeTask {
+    pub fn start<P: FlushProbe + 'static>(probe: P, options: &FlowOptions) -> Self {
+        let (busy, pace) = watch::channel(false);
+        let (outbox, answers) = mpsc::channel(1);
+        let prober = Prober {
+            pace,
+            outbox,
+            busy_interval: options.probe_busy_interval,
+            idle_interval: options.probe_idle_interval,
+            patience: options.probe_timeout,
+        };
+        let owner = Owner(tokio::spawn(prober.own_probe(probe)));
+        Self { answers, busy, owner }
+    }
+
+    /// Whether commits wait for a flush: the target is then asked more often, beginning now.
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.send_if_modified(|was| std::mem::replace(was, busy) != busy);
+    }
+
+    /// The next answer. Cancel-safe.
+    pub async fn flushed(&mut self) -> Result<TargetLsn, FlowError> {
+        self.answers.recv().await.unwrap_or(Err(FlowError::TaskStopped { task: "probe" }))
+    }
+
+    pub async fn stop(self, deadline: Instant) {
+        self.owner.stop(deadline).await;
+    }
+}
+
+struct Prober {
+    pace: watch::Receiver<bool>,
+    outbox: mpsc::Sender<Result<TargetLsn, FlowError>>,
+    busy_interval: Duration,
+    idle_interval: Duration,
+    patience: Duration,
+}
+
+impl Prober {
+    async fn own_probe<P: FlushProbe>(mut self, mut probe: P) {
+        loop {
+            let answer = match timeout(self.patience, probe.flushed()).await {
+                Ok(answer) => answer.map_err(FlowError::end),
+                Err(_) => Err(FlowError::TargetSilent { silent_seconds: self.patience.as_secs() }),
+            };
+            let failed = answer.is_err();
+            if self.outbox.send(answer).await.is_err() || failed || !self.pause().await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the next turn; `false` when the session is gone.
+    async fn pause(&mut self) -> bool {
+        if *self.pace.borrow_and_update() {
+            sleep(self.busy_interval).await;
+            return true;
+        }
+        tokio::select! {
+            () = sleep(self.idle_interval) => true,
+            changed = self.pace.changed() => changed.is_ok(),
+        }
+    }
+}
