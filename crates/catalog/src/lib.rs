@@ -7,6 +7,7 @@
 //! Every client that is passed in must have `search_path = ''`, so that
 //! the server qualifies the names of types and operators that it prints.
 
+mod compare;
 mod error;
 mod finding;
 mod name;
@@ -15,7 +16,9 @@ mod selection;
 mod sequence;
 mod server;
 mod table;
+mod type_fit;
 
+pub use compare::{compare, identities};
 pub use error::CatalogError;
 pub use finding::{Finding, Severity, worst};
 pub use name::{TableName, quote_identifier, quote_literal};

@@ -159,3 +159,7 @@ impl Selection {
         self.include.iter().filter(|pattern| !tables.iter().any(|table| pattern.matches(table)))
     }
 }
+
+#[cfg(test)]
+#[path = "selection_tests.rs"]
+mod tests;
