@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The initial copy.
+mod script;
+pub use script::*;

@@ -1,0 +1,14 @@
+//! The text of a schema dump: its statements, and what has to change so that another server takes them.
+//! Pure: knows no connection and no process.
+
+mod lexer;
+mod split;
+mod statement;
+mod transform;
+
+#[cfg(test)]
+mod tests;
+
+pub use split::{Piece, split};
+pub use statement::summary;
+pub use transform::{Adapted, AdaptedStatement, TargetFacts, transform};

@@ -1,0 +1,249 @@
+//! Tests of the splitter and of what is adapted, also over dumps that `pg_dump` wrote of `tests/sql/awkward_schema.sql`.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PRE_DATA: &str = include_str!("../../testdata/pre_data_15.sql");
+const POST_DATA: &str = include_str!("../../testdata/post_data_15.sql");
+const PRE_DATA_18: &str = include_str!("../../testdata/pre_data_18.sql");
+const POST_DATA_18: &str = include_str!("../../testdata/post_data_18.sql");
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn facts() -> TargetFacts {
+    TargetFacts {
+        superuser: true,
+        roles: set(&["postgres", "relevo awkward; reader", "pg_database_owner"]),
+        assumable_roles: set(&["postgres"]),
+        tablespaces: set(&["pg_default"]),
+        schemas: set(&["public", "pg_catalog"]),
+        settings: set(&["default_tablespace", "default_table_access_method", "statement_timeout"]),
+        compressions: set(&["pglz"]),
+    }
+}
+
+fn sql(adapted: &Adapted) -> Vec<&str> {
+    adapted.statements.iter().map(|statement| statement.sql.as_str()).collect()
+}
+
+fn adapt(script: &str, facts: &TargetFacts) -> (Vec<String>, Vec<String>) {
+    let adapted = transform(script, facts);
+    (sql(&adapted).into_iter().map(str::to_owned).collect(), adapted.warnings)
+}
+
+#[test]
+fn a_real_dump_falls_into_its_statements() {
+    for dump in [PRE_DATA, POST_DATA, PRE_DATA_18, POST_DATA_18] {
+        let pieces = split(dump);
+        assert_eq!(pieces.iter().map(Piece::text).collect::<String>(), dump);
+        let heads = ["CREATE", "ALTER", "COMMENT", "GRANT", "REVOKE", "SET", "SELECT"];
+        for piece in pieces {
+            match piece {
+                Piece::Statement(text) => {
+                    let line = summary(text);
+                    assert!(heads.iter().any(|head| line.starts_with(head)), "{line}");
+                    assert!(text.trim_end().ends_with(';'), "{line}");
+                }
+                Piece::Meta(text) => assert!(text.contains("restrict"), "{text}"),
+                Piece::Blank(text) => assert!(!text.contains("CREATE"), "{text}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_real_dump_keeps_every_object_when_the_target_has_the_roles() {
+    for (dump, objects) in [(PRE_DATA, "CREATE TABLE "), (POST_DATA, "ADD CONSTRAINT ")] {
+        let adapted = transform(dump, &facts());
+        assert!(adapted.warnings.is_empty(), "{:?}", adapted.warnings);
+        let kept = sql(&adapted).iter().filter(|text| text.contains(objects)).count();
+        assert_eq!(kept, dump.matches(objects).count());
+    }
+    let adapted = transform(PRE_DATA, &facts());
+    let procedure =
+        sql(&adapted).into_iter().find(|text| text.starts_with("CREATE PROCEDURE types.do_nothing"));
+    assert!(procedure.is_some_and(|text| text.ends_with("END;") && text.contains("BEGIN ATOMIC")));
+}
+
+#[test]
+fn statements_for_a_role_that_is_missing_are_left_out_and_counted() {
+    let facts = TargetFacts { roles: set(&["postgres"]), ..facts() };
+    let adapted = transform(PRE_DATA, &facts);
+    let left: Vec<_> =
+        sql(&adapted).into_iter().filter(|text| text.contains("relevo awkward; reader")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(adapted.warnings.len(), 1, "{:?}", adapted.warnings);
+    assert!(
+        adapted.warnings[0].starts_with("role \"relevo awkward; reader\" does not exist on the target: 7")
+    );
+    let post = transform(POST_DATA, &facts);
+    assert!(!sql(&post).iter().any(|text| text.contains("see; all")));
+    assert!(sql(&post).iter().any(|text| text.contains("POLICY everyone")));
+}
+
+#[test]
+fn who_is_no_superuser_gives_objects_only_to_roles_that_it_can_act_for() {
+    let facts = TargetFacts { superuser: false, ..facts() };
+    let script = "ALTER TABLE a OWNER TO postgres; ALTER TABLE b OWNER TO \"relevo awkward; reader\"; \
+                  CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f(); GRANT SELECT ON a TO PUBLIC;";
+    let (kept, warnings) = adapt(script, &facts);
+    assert_eq!(kept, ["ALTER TABLE a OWNER TO postgres;", "GRANT SELECT ON a TO PUBLIC;"]);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+}
+
+#[test]
+fn settings_of_the_session_go_and_changing_ones_stay_with_their_statements() {
+    let script = "SET statement_timeout = 0;\nSET transaction_timeout = 0;\nSET something_new = 1;\n\
+                  SELECT pg_catalog.set_config('search_path', '', false);\nSET default_tablespace = '';\n\
+                  SET default_table_access_method = heap;\nCREATE TABLE a ();\nSET default_tablespace = fast;\n\
+                  CREATE INDEX i ON a (b);";
+    let known = TargetFacts { tablespaces: set(&["fast"]), ..facts() };
+    let adapted = transform(script, &known);
+    assert_eq!(sql(&adapted), ["CREATE TABLE a ();", "CREATE INDEX i ON a (b);"]);
+    assert_eq!(
+        adapted.statements[1].alone(),
+        "SET LOCAL default_table_access_method = heap;\nSET LOCAL default_tablespace = fast;\nCREATE INDEX i ON a (b);"
+    );
+    let adapted = transform(script, &facts());
+    assert!(adapted.statements[1].settings.contains("default_tablespace = '';"));
+    assert!(adapted.warnings[0].contains("\"fast\""), "{:?}", adapted.warnings);
+}
+
+#[test]
+fn grants_of_another_grantor_stay_together() {
+    let script = "SET SESSION AUTHORIZATION postgres;\nGRANT SELECT ON TABLE a TO PUBLIC;\nRESET SESSION AUTHORIZATION;";
+    assert_eq!(adapt(script, &facts()).0, [script]);
+    let nobody = script.replace("AUTHORIZATION postgres", "AUTHORIZATION nobody");
+    let (kept, warnings) = adapt(&format!("{nobody}\nGRANT SELECT ON TABLE b TO PUBLIC;"), &facts());
+    assert_eq!(kept, ["GRANT SELECT ON TABLE b TO PUBLIC;"]);
+    assert_eq!(warnings.len(), 1);
+}
+
+#[test]
+fn a_policy_keeps_the_roles_that_are_there() {
+    let script = "CREATE POLICY p ON t FOR SELECT TO nobody, postgres, \"No; body\" USING ((a > 1));";
+    let (kept, warnings) = adapt(script, &facts());
+    assert_eq!(kept, ["CREATE POLICY p ON t FOR SELECT TO postgres USING ((a > 1));"]);
+    assert_eq!(warnings.len(), 1);
+}
+
+#[test]
+fn what_the_target_has_or_cannot_do_is_left_out() {
+    let script = "CREATE SCHEMA public; CREATE SCHEMA shop; ALTER TABLE ONLY a ALTER COLUMN b SET COMPRESSION lz4; \
+                  ALTER TABLE ONLY a ALTER COLUMN b SET COMPRESSION pglz;";
+    let (kept, warnings) = adapt(script, &facts());
+    assert_eq!(kept, ["CREATE SCHEMA shop;", "ALTER TABLE ONLY a ALTER COLUMN b SET COMPRESSION pglz;"]);
+    assert_eq!(warnings.len(), 1);
+}
+
+#[test]
+fn a_summary_shows_no_password() {
+    let mapping = "-- Name: x\nCREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (password 'secret');";
+    assert_eq!(summary(mapping), "CREATE USER MAPPING FOR PUBLIC SERVER s …");
+    assert!(transform(mapping, &TargetFacts::default()).warnings.is_empty());
+    let gone = mapping.replace("PUBLIC", "nobody");
+    let warnings = transform(&gone, &facts()).warnings;
+    assert!(!warnings[0].contains("secret"), "{warnings:?}");
+    assert!(summary(&"x ".repeat(1000)).len() < 200);
+}
+
+/// Scraps that make a lexer stumble.
+fn scraps() -> impl Strategy<Value = String> {
+    let scrap = prop_oneof![
+        prop::sample::select(vec![
+            ";",
+            "'",
+            "\"",
+            "$",
+            "$$",
+            "$a$",
+            "$ä$",
+            "E'",
+            "\\",
+            "\n",
+            " ",
+            "--",
+            "/*",
+            "*/",
+            "(",
+            ")",
+            "''",
+            "BEGIN ATOMIC ",
+            "CASE ",
+            "END",
+            "CREATE FUNCTION ",
+            "CREATE OR REPLACE PROCEDURE ",
+            "\\restrict x\n",
+            "SET ",
+            "=",
+            "GRANT ",
+            "TO ",
+            ",",
+            "RESET SESSION AUTHORIZATION;",
+            "SET SESSION AUTHORIZATION ",
+            "CREATE POLICY ",
+            "OWNER TO ",
+            "ALTER ",
+            "default_tablespace",
+            "é",
+            "🐘",
+            "U&'",
+            "1",
+        ])
+        .prop_map(str::to_owned),
+        any::<char>().prop_map(String::from),
+    ];
+    prop::collection::vec(scrap, 0..40).prop_map(|scraps| scraps.concat())
+}
+
+/// Statements that are whole, whatever is inside their quotes.
+fn whole_statement() -> impl Strategy<Value = String> {
+    let quoted = scraps().prop_map(|text| format!("'{}'", text.replace('\'', "''")));
+    let identifier = scraps().prop_map(|text| format!("\"{}\"", text.replace('"', "\"\"")));
+    let dollar = scraps().prop_map(|text| format!("$q_1${}$q_1$", text.replace("$q_1$", "")));
+    let escape = scraps().prop_map(|text| format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")));
+    let comment = scraps()
+        .prop_map(|text| format!("/*{}*/", text.replace("/*", "").replace("*/", "").replace(['*', '/'], "")));
+    let line = scraps().prop_map(|text| format!("--{}\n", text.replace('\n', "")));
+    let part = prop_oneof![quoted, identifier, dollar, escape, comment, line, Just("word".to_owned())];
+    let body = "CREATE FUNCTION f() BEGIN ATOMIC SELECT CASE WHEN x THEN 1 END; ";
+    let shape = prop::sample::select(vec![("SELECT ", ";"), (body, "; END;"), ("DO (", "; x);")]);
+    (shape, prop::collection::vec(part, 1..6))
+        .prop_map(|((head, tail), parts)| format!("{head}{}{tail}", parts.join(" , ")))
+}
+
+proptest! {
+    #[test]
+    fn splitting_never_loses_a_character(script in scraps()) {
+        let pieces = split(&script);
+        prop_assert_eq!(pieces.iter().map(Piece::text).collect::<String>(), script);
+    }
+
+    #[test]
+    fn whole_statements_come_back_whole(statements in prop::collection::vec(whole_statement(), 0..6)) {
+        let script = statements.join("\n");
+        let pieces = split(&script);
+        let found: Vec<&str> = pieces.iter().map(|piece| piece.text().trim_start_matches('\n')).collect();
+        prop_assert_eq!(found, statements);
+    }
+
+    #[test]
+    fn adapting_never_panics(script in scraps(), superuser in any::<bool>()) {
+        let facts = TargetFacts { superuser, ..facts() };
+        for statement in transform(&script, &facts).statements {
+            prop_assert!(summary(&statement.alone()).chars().count() < 200);
+        }
+    }
+
+    #[test]
+    fn adapting_is_stable(statements in prop::collection::vec(whole_statement(), 0..4)) {
+        let once = transform(&statements.join("\n"), &facts());
+        let again = transform(&sql(&once).join("\n"), &facts());
+        prop_assert_eq!(sql(&once), sql(&again));
+    }
+}
