@@ -2,6 +2,7 @@
 //! Pure: knows no connection and no process.
 
 mod lexer;
+mod older;
 mod split;
 mod statement;
 mod transform;

@@ -24,6 +24,11 @@ impl<'a> Statement<'a> {
         }
     }
 
+    /// Where the body begins in the script's piece, in bytes: subtract it from a token's start.
+    pub(super) fn start(&self) -> usize {
+        self.tokens.first().map_or(0, |token| token.start)
+    }
+
     /// Whether it begins with these keywords.
     pub(super) fn begins(&self, keywords: &[&str]) -> bool {
         self.tokens.len() >= keywords.len()

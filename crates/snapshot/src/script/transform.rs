@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::older::{Older, before_18};
 use super::split::{Piece, split};
 use super::statement::{Statement, summary};
 
 /// What the target has, as far as it decides which statements it can take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TargetFacts {
+    /// `server_version_num`, such as 150004.
+    pub version_num: i32,
     /// The session's role is a superuser.
     pub superuser: bool,
     /// All roles.
@@ -105,7 +108,7 @@ struct Transformer<'f> {
     /// Settings that change in the course of the dump (`default_tablespace`), by name.
     settings: BTreeMap<String, String>,
     authorization: Authorization,
-    /// How often each reason to leave something out arose, and the first statement.
+    /// How often each reason to leave out or change something arose, and the first statement.
     missed: BTreeMap<String, (usize, String)>,
 }
 
@@ -122,8 +125,8 @@ impl<'f> Transformer<'f> {
 
     fn finish(self) -> Adapted {
         let warning = |(reason, (count, first)): (String, (usize, String))| match count {
-            1 => format!("{reason}: left out: {first}"),
-            _ => format!("{reason}: {count} statements left out, the first: {first}"),
+            1 => format!("{reason}: {first}"),
+            _ => format!("{reason} ({count} statements): {first}; …"),
         };
         Adapted { statements: self.adapted, warnings: self.missed.into_iter().map(warning).collect() }
     }
@@ -192,7 +195,7 @@ impl<'f> Transformer<'f> {
         }
         let body = statement.body();
         let value =
-            statement.tokens.get(3).map_or("DEFAULT", |token| &body[token.start - start(statement)..]);
+            statement.tokens.get(3).map_or("DEFAULT", |token| &body[token.start - statement.start()..]);
         let mut value = value.trim_end_matches(';').to_owned();
         if name == "default_tablespace" {
             let tablespace = statement.name(3).unwrap_or_default();
@@ -226,7 +229,14 @@ impl<'f> Transformer<'f> {
             && let Some(method) = statement.last_after(&["set", "compression"])
             && !self.facts.compressions.contains(&method)
         {
-            return Fate::Miss(format!("the target was built without {method} compression"));
+            return Fate::Miss(format!("left out, because the target was built without {method} compression"));
+        }
+        if self.facts.version_num < 180_000 {
+            return match before_18(statement) {
+                Older::Same => Fate::Keep,
+                Older::Instead(sql, reason) => Fate::Change(sql, reason),
+                Older::Nothing(reason) => Fate::Miss(reason),
+            };
         }
         Fate::Keep
     }
@@ -269,9 +279,9 @@ impl<'f> Transformer<'f> {
         if role == "public" || role == "current_user" || role == "session_user" {
             None
         } else if !self.facts.roles.contains(role) {
-            Some(format!("role {role:?} does not exist on the target"))
+            Some(format!("left out, because role {role:?} does not exist on the target"))
         } else if assume && !self.facts.superuser && !self.facts.assumable_roles.contains(role) {
-            Some(format!("the target's user may not act for role {role:?}"))
+            Some(format!("left out, because the target's user may not act for role {role:?}"))
         } else {
             None
         }
@@ -288,13 +298,13 @@ impl<'f> Transformer<'f> {
             &["comment", "on", "event", "trigger"],
         ];
         if on_event_trigger.iter().any(|head| statement.begins(head)) {
-            return Some("event triggers need a superuser on the target".to_owned());
+            return Some("left out, because event triggers need a superuser on the target".to_owned());
         }
         let schema_exists = || statement.name(3).is_some_and(|name| self.facts.schemas.contains(&name));
         if statement.begins(&["comment", "on", "extension"])
             || (statement.begins(&["comment", "on", "schema"]) && schema_exists())
         {
-            return Some("comments on what the target had already need its owner".to_owned());
+            return Some("left out, because only its owner can comment on what the target had already".to_owned());
         }
         None
     }
@@ -325,15 +335,10 @@ impl<'f> Transformer<'f> {
         if kept.is_empty() {
             return Fate::Miss(reason.clone());
         }
-        let (body, offset) = (statement.body(), start(statement));
+        let (body, offset) = (statement.body(), statement.start());
         let from = tokens.get(first).map_or(0, |token| token.start - offset);
         let to = tokens.get(end).map_or(body.len(), |token| token.start - offset);
         let changed = format!("{}{} {}", &body[..from], kept.join(", "), &body[to..]);
         Fate::Change(changed, Some(reason.clone()))
     }
-}
-
-/// Where the statement's body begins in its text.
-fn start(statement: &Statement<'_>) -> usize {
-    statement.tokens.first().map_or(0, |token| token.start)
 }
