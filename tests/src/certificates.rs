@@ -1,0 +1,112 @@
+//! A certificate authority, a server and a client certificate, and an authority that nobody trusts.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::process::give_to_server_user;
+
+/// Files in PEM form, removed when this is dropped.
+#[derive(Debug)]
+pub struct Certificates {
+    folder: TempDir,
+}
+
+impl Certificates {
+    /// Makes them with the `openssl` program.
+    #[must_use]
+    pub fn create() -> Self {
+        let certificates = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        certificates.authority("root", "relevo test authority");
+        certificates.authority("stranger", "an authority that nobody trusts");
+        certificates.signed("server", "localhost", "subjectAltName=DNS:localhost,IP:127.0.0.1");
+        certificates.signed("client", "postgres", "extendedKeyUsage=clientAuth");
+        certificates
+    }
+
+    /// The authority's certificate: for `sslrootcert`.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.path("root.crt")
+    }
+
+    /// An authority that signed nothing here.
+    #[must_use]
+    pub fn stranger(&self) -> PathBuf {
+        self.path("stranger.crt")
+    }
+
+    /// A client certificate for the role `postgres`: for `sslcert`.
+    #[must_use]
+    pub fn client(&self) -> PathBuf {
+        self.path("client.crt")
+    }
+
+    /// Its key: for `sslkey`.
+    #[must_use]
+    pub fn client_key(&self) -> PathBuf {
+        self.path("client.key")
+    }
+
+    /// Copies what the server needs into its data directory.
+    pub fn install_server(&self, data: &Path) {
+        for name in ["server.crt", "server.key", "root.crt"] {
+            let place = data.join(name);
+            fs::copy(self.path(name), &place).expect("a copy of a certificate");
+            fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).expect("permissions of a key");
+            give_to_server_user(&place);
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn authority(&self, name: &str, subject: &str) {
+        self.openssl(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650",
+            &[
+                "-subj",
+                &format!("/CN={subject}"),
+                "-keyout",
+                &format!("{name}.key"),
+                "-out",
+                &format!("{name}.crt"),
+            ],
+        );
+    }
+
+    fn signed(&self, name: &str, subject: &str, extension: &str) {
+        let [key, request, certificate, extensions] =
+            ["key", "csr", "crt", "ext"].map(|ending| format!("{name}.{ending}"));
+        fs::write(self.path(&extensions), extension).expect("a file of extensions");
+        self.openssl(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes",
+            &["-subj", &format!("/CN={subject}"), "-keyout", &key, "-out", &request],
+        );
+        fs::set_permissions(self.path(&key), fs::Permissions::from_mode(0o600))
+            .expect("permissions of a key");
+        self.openssl(
+            "x509 -req -days 3650 -CA root.crt -CAkey root.key -CAcreateserial",
+            &["-in", &request, "-out", &certificate, "-extfile", &extensions],
+        );
+    }
+
+    fn openssl(&self, command: &str, arguments: &[&str]) {
+        let output = Command::new("openssl")
+            .args(command.split(' '))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("the openssl program");
+        assert!(
+            output.status.success(),
+            "openssl {command} {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
