@@ -278,9 +278,11 @@ impl<S: StreamStore> Assembler<S> {
     /// Reads back a streamed transaction until a part is full.
     ///
     /// Descriptions of tables that an aborted subtransaction sent are dropped with it, as PostgreSQL's own apply
-    /// worker does by cutting its file. They must be: the subtransaction may have altered the table, and another
-    /// transaction altered it again, and used it, before this one commits. Nothing is missing then, because the
-    /// server forgets at the abort what it had described in that transaction (`cleanup_rel_sync_cache`).
+    /// worker does by cutting its file (`stream_abort_internal` in `worker.c`). They must be: the subtransaction
+    /// may have altered the table, and another transaction altered it again, and used it, before this one
+    /// commits. And they can be: subtransactions nest, so what came after one that is rolled back was rolled back
+    /// with it, and for what comes later the server describes the table again (`cleanup_rel_sync_cache` in
+    /// `pgoutput.c` forgets at an abort what it had described in that transaction).
     fn replay(&mut self) -> Result<Option<TransactionPart>> {
         let Some(mut replay) = self.replay.take() else { return Ok(None) };
         let xid = replay.transaction.xid();

@@ -325,4 +325,21 @@ impl Message {
             _ => None,
         }
     }
+
+    /// The message as it stands inside a stream block of (sub)transaction `xid`; unchanged when it is of a kind
+    /// that says nothing of its transaction there.
+    #[must_use]
+    pub fn in_stream_of(mut self, subxid: Xid) -> Self {
+        if let Message::Relation { xid, .. }
+        | Message::Type { xid, .. }
+        | Message::Insert { xid, .. }
+        | Message::Update { xid, .. }
+        | Message::Delete { xid, .. }
+        | Message::Truncate { xid, .. }
+        | Message::Logical { xid, .. } = &mut self
+        {
+            *xid = Some(subxid);
+        }
+        self
+    }
 }

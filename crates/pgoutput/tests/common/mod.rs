@@ -25,7 +25,7 @@ pub fn messages_in_context() -> impl Strategy<Value = (Format, bool, Message)> {
     })
 }
 
-pub fn messages(format: Format, in_stream: bool) -> BoxedStrategy<Message> {
+fn messages(format: Format, in_stream: bool) -> BoxedStrategy<Message> {
     let mut kinds = vec![transaction_frames().boxed(), content(in_stream).boxed()];
     if format.protocol >= Protocol::V2 {
         kinds.push(stream_frames(format.abort_point()).boxed());
@@ -52,7 +52,7 @@ fn relation_ids() -> impl Strategy<Value = RelationId> {
     any::<u32>().prop_map(RelationId)
 }
 
-pub fn names() -> impl Strategy<Value = String> {
+fn names() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z_]{0,12}", "[^\0]{0,8}"]
 }
 
@@ -152,22 +152,7 @@ fn content(in_stream: bool) -> impl Strategy<Value = Message> {
         ),
     ];
     (message, any::<u32>())
-        .prop_map(move |(message, xid)| if in_stream { with_xid(message, Xid(xid)) } else { message })
-}
-
-/// The message as it stands inside a stream block.
-pub fn with_xid(mut message: Message, subxid: Xid) -> Message {
-    match &mut message {
-        Message::Relation { xid, .. }
-        | Message::Type { xid, .. }
-        | Message::Insert { xid, .. }
-        | Message::Update { xid, .. }
-        | Message::Delete { xid, .. }
-        | Message::Truncate { xid, .. }
-        | Message::Logical { xid, .. } => *xid = Some(subxid),
-        other => panic!("{} carries no transaction id in a stream block", other.name()),
-    }
-    message
+        .prop_map(move |(message, xid)| if in_stream { message.in_stream_of(Xid(xid)) } else { message })
 }
 
 fn stream_frames(abort_point: bool) -> impl Strategy<Value = Message> {
