@@ -1,0 +1,8 @@
+//! A flow between a scripted source and a target that is a simple log: no database, no real time.
+
+#![allow(clippy::unwrap_used, reason = "all of this is test code, helpers too")]
+
+mod behaviour;
+mod faults;
+mod stopping;
+mod world;
