@@ -1,0 +1,252 @@
+//! Flows and their progress.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use relevo_model::{FlowName, Progress, SourceIdentity, SourceLsn, Timestamp};
+use tokio_postgres::types::PgLsn;
+use tokio_postgres::{GenericClient, Row};
+
+use crate::StateError;
+
+/// What a flow does. The words are those of `status --json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FlowState {
+    /// Checking both sides; creating schema, publication and slot.
+    Preparing,
+    /// The initial copy.
+    Copying,
+    /// Following the source.
+    Streaming,
+    /// Held on purpose.
+    Paused,
+    /// Ended in order.
+    Stopped,
+    /// An error needs a hand.
+    Failed,
+}
+
+impl FlowState {
+    /// The word in the database, in JSON and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Copying => "copying",
+            Self::Streaming => "streaming",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for FlowState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for FlowState {
+    type Err = StateError;
+
+    fn from_str(text: &str) -> Result<Self, StateError> {
+        Ok(match text {
+            "preparing" => Self::Preparing,
+            "copying" => Self::Copying,
+            "streaming" => Self::Streaming,
+            "paused" => Self::Paused,
+            "stopped" => Self::Stopped,
+            "failed" => Self::Failed,
+            other => return Err(StateError::Corrupt { column: "flow.state", value: other.to_owned() }),
+        })
+    }
+}
+
+/// One flow into this database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowRecord {
+    /// The name.
+    pub name: FlowName,
+    /// What the flow last said of itself.
+    pub state: FlowState,
+    /// Why, if there is something to say.
+    pub detail: Option<String>,
+    /// When it said so, by this database's clock.
+    pub state_at: Timestamp,
+    /// The tables exist on this side.
+    pub schema_ready: bool,
+    /// How many times the initial copy was begun.
+    pub copy_attempt: i32,
+}
+
+/// The progress with the source that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredProgress {
+    /// Which source the positions are positions of.
+    pub source: SourceIdentity,
+    /// How far.
+    pub progress: Progress,
+}
+
+const CREATE_FLOW: &str =
+    "INSERT INTO relevo.flow (name, state) VALUES ($1, 'preparing') ON CONFLICT (name) DO NOTHING";
+const READ_FLOW: &str = "SELECT name, state, detail, state_at, schema_ready, copy_attempt FROM relevo.flow \
+     WHERE name = $1";
+const READ_ALL_FLOWS: &str =
+    "SELECT name, state, detail, state_at, schema_ready, copy_attempt FROM relevo.flow ORDER BY name";
+const SET_STATE: &str = "UPDATE relevo.flow SET state = $2, detail = $3, state_at = pg_catalog.now() \
+     WHERE name = $1 AND (state, detail) IS DISTINCT FROM ($2, $3)";
+const MARK_SCHEMA_READY: &str = "UPDATE relevo.flow SET schema_ready = true WHERE name = $1";
+const BEGIN_ATTEMPT: &str =
+    "UPDATE relevo.flow SET copy_attempt = copy_attempt + 1 WHERE name = $1 RETURNING copy_attempt";
+const RESET_TABLES: &str = "UPDATE relevo.table_state SET state = 'pending', copied_lsn = NULL, copied_rows = NULL, \
+     copied_bytes = NULL, updated_at = pg_catalog.now() WHERE flow = $1";
+const READ_PROGRESS: &str = "SELECT source_system_id, source_timeline, source_database, applied_lsn, commit_lsn, \
+     commit_time FROM relevo.progress WHERE flow = $1";
+const CREATE_PROGRESS: &str = "INSERT INTO relevo.progress \
+     (flow, source_system_id, source_timeline, source_database, applied_lsn) VALUES ($1, $2, $3, $4, $5)";
+const STREAM_TABLES: &str = "UPDATE relevo.table_state SET state = 'streaming', updated_at = pg_catalog.now() \
+     WHERE flow = $1";
+
+/// Moves the progress of a flow, inside the transaction that carries the data.
+///
+/// Parameters: `$1` flow (text), `$2` the applied LSN that must be there now (pg_lsn), `$3` the new applied LSN
+/// (pg_lsn), `$4` commit LSN (pg_lsn, NULL to keep), `$5` commit time (timestamptz, NULL to keep).
+///
+/// When the row is not there or holds another position, somebody else has applied to this flow: the statement
+/// then fails with SQLSTATE 22012 (`division_by_zero`) and the server refuses the whole transaction, even when
+/// its COMMIT was sent without waiting for this answer.
+pub const ADVANCE_PROGRESS: &str = "WITH moved AS (UPDATE relevo.progress SET applied_lsn = $3, \
+     commit_lsn = coalesce($4, commit_lsn), commit_time = coalesce($5, commit_time), \
+     updated_at = pg_catalog.clock_timestamp() \
+     WHERE flow = $1 AND applied_lsn = $2 RETURNING 1) \
+     SELECT 1 / pg_catalog.count(*) FROM moved";
+
+fn record(row: &Row) -> Result<FlowRecord, StateError> {
+    let name: String = row.get(0);
+    Ok(FlowRecord {
+        name: name.parse().map_err(|_| StateError::Corrupt { column: "flow.name", value: name.clone() })?,
+        state: row.get::<_, &str>(1).parse()?,
+        detail: row.get(2),
+        state_at: row.get::<_, SystemTime>(3).into(),
+        schema_ready: row.get(4),
+        copy_attempt: row.get(5),
+    })
+}
+
+/// Records a flow unless it is recorded already.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn create_flow(client: &impl GenericClient, name: &FlowName) -> Result<(), StateError> {
+    let done = client.execute(CREATE_FLOW, &[&name.as_str()]).await;
+    done.map(drop).map_err(StateError::sql("recording the flow"))
+}
+
+/// The flow, `None` when this database has never heard of it.
+///
+/// # Errors
+/// [`StateError::Sql`], [`StateError::Corrupt`].
+pub async fn flow(client: &impl GenericClient, name: &FlowName) -> Result<Option<FlowRecord>, StateError> {
+    let row =
+        client.query_opt(READ_FLOW, &[&name.as_str()]).await.map_err(StateError::sql("reading the flow"))?;
+    row.as_ref().map(record).transpose()
+}
+
+/// All flows into this database, by name.
+///
+/// # Errors
+/// [`StateError::Sql`], [`StateError::Corrupt`].
+pub async fn flows(client: &impl GenericClient) -> Result<Vec<FlowRecord>, StateError> {
+    let rows = client.query(READ_ALL_FLOWS, &[]).await.map_err(StateError::sql("reading the flows"))?;
+    rows.iter().map(record).collect()
+}
+
+/// Writes down what the flow does. Writes nothing when it already stands there.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn set_state(
+    client: &impl GenericClient,
+    name: &FlowName,
+    state: FlowState,
+    detail: Option<&str>,
+) -> Result<(), StateError> {
+    let done = client.execute(SET_STATE, &[&name.as_str(), &state.as_str(), &detail]).await;
+    done.map(drop).map_err(StateError::sql("recording the flow's state"))
+}
+
+/// Writes down that the tables exist on this side.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn mark_schema_ready(client: &impl GenericClient, name: &FlowName) -> Result<(), StateError> {
+    let done = client.execute(MARK_SCHEMA_READY, &[&name.as_str()]).await;
+    done.map(drop).map_err(StateError::sql("recording that the schema is there"))
+}
+
+/// Begins a copy of all tables anew: every table is pending again. Call it in a transaction.
+/// Returns the number of this attempt, from 1.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn begin_attempt(client: &impl GenericClient, name: &FlowName) -> Result<i32, StateError> {
+    let error = "beginning a copy";
+    client.execute(RESET_TABLES, &[&name.as_str()]).await.map_err(StateError::sql(error))?;
+    let row = client.query_one(BEGIN_ATTEMPT, &[&name.as_str()]).await.map_err(StateError::sql(error))?;
+    Ok(row.get(0))
+}
+
+/// The stored progress, `None` before the copy is complete.
+///
+/// # Errors
+/// [`StateError::Sql`], [`StateError::Corrupt`].
+pub async fn progress(
+    client: &impl GenericClient,
+    name: &FlowName,
+) -> Result<Option<StoredProgress>, StateError> {
+    let row = client
+        .query_opt(READ_PROGRESS, &[&name.as_str()])
+        .await
+        .map_err(StateError::sql("reading the progress"))?;
+    let Some(row) = row else { return Ok(None) };
+    let timeline: i64 = row.get(1);
+    let lsn = |lsn: PgLsn| SourceLsn::new(lsn.into());
+    Ok(Some(StoredProgress {
+        source: SourceIdentity {
+            system_id: row.get(0),
+            timeline: u32::try_from(timeline).map_err(|_| StateError::Corrupt {
+                column: "progress.source_timeline",
+                value: timeline.to_string(),
+            })?,
+            database: row.get(2),
+        },
+        progress: Progress {
+            applied: lsn(row.get(3)),
+            commit_lsn: row.get::<_, Option<PgLsn>>(4).map(lsn),
+            commit_time: row.get::<_, Option<SystemTime>>(5).map(Timestamp::from),
+        },
+    }))
+}
+
+/// Ends the copy: writes the first progress row and lets every table stream. Call it in a transaction.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn begin_streaming(
+    client: &impl GenericClient,
+    name: &FlowName,
+    source: &SourceIdentity,
+    from: SourceLsn,
+) -> Result<(), StateError> {
+    let action = "ending the copy";
+    let timeline = i64::from(source.timeline);
+    let from = PgLsn::from(from.as_u64());
+    let first: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        [&name.as_str(), &source.system_id, &timeline, &source.database, &from];
+    client.execute(CREATE_PROGRESS, &first).await.map_err(StateError::sql(action))?;
+    client.execute(STREAM_TABLES, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
+    set_state(client, name, FlowState::Streaming, None).await
+}

@@ -1,0 +1,49 @@
+//! Creating schema `relevo`, and knowing which version of it is there.
+
+use tokio_postgres::{Client, GenericClient};
+
+use crate::StateError;
+
+/// The version of the schema that this program writes.
+pub const VERSION: i32 = 1;
+
+const SCHEMA_SQL: &str = include_str!("schema.sql");
+
+const SCHEMA_EXISTS: &str = "SELECT pg_catalog.to_regclass('relevo.version') IS NOT NULL";
+const READ_VERSION: &str = "SELECT pg_catalog.max(version) FROM relevo.version";
+/// Two processes that start at once must not both create the schema. The key is arbitrary and never changes.
+const LOCK_INSTALL: &str = "SELECT pg_catalog.pg_advisory_xact_lock(7235419268110325)";
+
+/// The version of schema `relevo` in this database, `None` when it is not there.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn installed_version(client: &impl GenericClient) -> Result<Option<i32>, StateError> {
+    let action = "reading its version";
+    let row = client.query_one(SCHEMA_EXISTS, &[]).await.map_err(StateError::sql(action))?;
+    if !row.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let row = client.query_one(READ_VERSION, &[]).await.map_err(StateError::sql(action))?;
+    Ok(row.get(0))
+}
+
+/// Creates schema `relevo` when it is not there. Idempotent, and safe when two processes do it at once.
+///
+/// # Errors
+/// [`StateError::NewerSchema`] when a later Relevo was here; [`StateError::Sql`], for example without CREATE on
+/// the database.
+pub async fn install(client: &mut Client) -> Result<(), StateError> {
+    let action = "creating it";
+    if installed_version(client).await?.is_some_and(|found| found == VERSION) {
+        return Ok(());
+    }
+    let transaction = client.transaction().await.map_err(StateError::sql(action))?;
+    transaction.execute(LOCK_INSTALL, &[]).await.map_err(StateError::sql(action))?;
+    match installed_version(&transaction).await? {
+        Some(found) if found > VERSION => return Err(StateError::NewerSchema { found, known: VERSION }),
+        Some(_) => {}
+        None => transaction.batch_execute(SCHEMA_SQL).await.map_err(StateError::sql(action))?,
+    }
+    transaction.commit().await.map_err(StateError::sql(action))
+}

@@ -1,0 +1,79 @@
+-- Version 1 of schema relevo: what Relevo remembers in a database. Applied once, in one transaction.
+CREATE SCHEMA relevo;
+COMMENT ON SCHEMA relevo IS 'State of Relevo, the logical-replication standby keeper. Never replicated, never dumped to the standby.';
+
+CREATE TABLE relevo.version (
+    version      integer     NOT NULL PRIMARY KEY,
+    installed_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE relevo.version IS 'Which versions of this schema were installed, and when.';
+INSERT INTO relevo.version (version) VALUES (1);
+
+CREATE TABLE relevo.flow (
+    name         text        NOT NULL PRIMARY KEY,
+    state        text        NOT NULL CHECK (state IN ('preparing', 'copying', 'streaming', 'paused', 'stopped', 'failed')),
+    detail       text,
+    state_at     timestamptz NOT NULL DEFAULT now(),
+    schema_ready boolean     NOT NULL DEFAULT false,
+    copy_attempt integer     NOT NULL DEFAULT 0,
+    created_at   timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE relevo.flow IS 'One row for each flow into this database.';
+COMMENT ON COLUMN relevo.flow.name IS 'The flow. Its slot and publication on the source are named relevo_<name>.';
+COMMENT ON COLUMN relevo.flow.state IS 'What the flow last said of itself. A process that was killed could not say so: see whether the slot is active.';
+COMMENT ON COLUMN relevo.flow.detail IS 'Why it is in that state, when there is something to say: the last error.';
+COMMENT ON COLUMN relevo.flow.schema_ready IS 'The tables exist here: copied from the source, or found and compared.';
+COMMENT ON COLUMN relevo.flow.copy_attempt IS 'How many times the initial copy was begun.';
+
+CREATE TABLE relevo.progress (
+    flow             text        NOT NULL PRIMARY KEY REFERENCES relevo.flow ON DELETE CASCADE,
+    source_system_id text        NOT NULL,
+    source_timeline  bigint      NOT NULL,
+    source_database  text        NOT NULL,
+    applied_lsn      pg_lsn      NOT NULL,
+    commit_lsn       pg_lsn,
+    commit_time      timestamptz,
+    updated_at       timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+COMMENT ON TABLE relevo.progress IS 'How far each flow is. Written in the transaction that carries the data, so the two can never disagree.';
+COMMENT ON COLUMN relevo.progress.applied_lsn IS 'Everything on the source that ends at or before this LSN is in this database.';
+COMMENT ON COLUMN relevo.progress.commit_lsn IS 'Commit LSN of the last source transaction that changed something here.';
+COMMENT ON COLUMN relevo.progress.commit_time IS 'When the source committed that transaction, by its own clock.';
+
+CREATE TABLE relevo.table_state (
+    flow        text        NOT NULL REFERENCES relevo.flow ON DELETE CASCADE,
+    schema_name text        NOT NULL,
+    table_name  text        NOT NULL,
+    state       text        NOT NULL CHECK (state IN ('pending', 'copying', 'copied', 'streaming')),
+    insert_only boolean     NOT NULL DEFAULT false,
+    copied_lsn  pg_lsn,
+    copied_rows bigint,
+    copied_bytes bigint,
+    updated_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (flow, schema_name, table_name)
+);
+COMMENT ON TABLE relevo.table_state IS 'The tables of each flow. Only a table that is recorded here is ever truncated by Relevo.';
+COMMENT ON COLUMN relevo.table_state.insert_only IS 'The source table has no replica identity: its updates and deletes are not replicated.';
+COMMENT ON COLUMN relevo.table_state.copied_lsn IS 'The copied rows are those of the source at this LSN; the stream continues from there.';
+
+CREATE TABLE relevo.schema_statement (
+    flow      text    NOT NULL REFERENCES relevo.flow ON DELETE CASCADE,
+    ordinal   integer NOT NULL,
+    statement text    NOT NULL,
+    done      boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (flow, ordinal)
+);
+COMMENT ON TABLE relevo.schema_statement IS 'Indexes, constraints and triggers of the source that are created once the rows have arrived.';
+
+CREATE TABLE relevo.error (
+    id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    flow       text        NOT NULL REFERENCES relevo.flow ON DELETE CASCADE,
+    at         timestamptz NOT NULL DEFAULT now(),
+    kind       text        NOT NULL,
+    schema_name text,
+    table_name text,
+    commit_lsn pg_lsn,
+    message    text        NOT NULL
+);
+CREATE INDEX error_flow_at ON relevo.error (flow, at);
+COMMENT ON TABLE relevo.error IS 'What went wrong without stopping the flow, such as rows that an update did not find.';

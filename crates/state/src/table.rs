@@ -1,0 +1,158 @@
+//! The tables of a flow and how far each of them is.
+
+use std::str::FromStr;
+
+use relevo_model::{FlowName, SourceLsn};
+use tokio_postgres::GenericClient;
+use tokio_postgres::types::PgLsn;
+
+use crate::StateError;
+
+/// How far one table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TableState {
+    /// Not begun.
+    Pending,
+    /// Rows are on their way; none is visible yet.
+    Copying,
+    /// The rows are there, as of the recorded LSN.
+    Copied,
+    /// Follows the source.
+    Streaming,
+}
+
+impl TableState {
+    /// The word in the database and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Copying => "copying",
+            Self::Copied => "copied",
+            Self::Streaming => "streaming",
+        }
+    }
+}
+
+impl FromStr for TableState {
+    type Err = StateError;
+
+    fn from_str(text: &str) -> Result<Self, StateError> {
+        Ok(match text {
+            "pending" => Self::Pending,
+            "copying" => Self::Copying,
+            "copied" => Self::Copied,
+            "streaming" => Self::Streaming,
+            other => {
+                return Err(StateError::Corrupt { column: "table_state.state", value: other.to_owned() });
+            }
+        })
+    }
+}
+
+/// One table of a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRecord {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// How far it is.
+    pub state: TableState,
+    /// Updates and deletes are not replicated: no replica identity.
+    pub insert_only: bool,
+    /// The LSN that its copied rows are of.
+    pub copied_lsn: Option<SourceLsn>,
+    /// How many rows were copied.
+    pub copied_rows: Option<i64>,
+}
+
+const REGISTER: &str = "INSERT INTO relevo.table_state (flow, schema_name, table_name, state, insert_only) \
+     VALUES ($1, $2, $3, 'pending', $4) \
+     ON CONFLICT (flow, schema_name, table_name) DO UPDATE SET insert_only = excluded.insert_only";
+const READ: &str = "SELECT schema_name, table_name, state, insert_only, copied_lsn, copied_rows \
+     FROM relevo.table_state WHERE flow = $1 ORDER BY schema_name, table_name";
+const COPYING: &str = "UPDATE relevo.table_state SET state = 'copying', updated_at = pg_catalog.now() \
+     WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
+const COPIED: &str = "UPDATE relevo.table_state SET state = 'copied', copied_lsn = $4, copied_rows = $5, \
+     copied_bytes = $6, updated_at = pg_catalog.now() WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
+const DROP: &str = "DELETE FROM relevo.table_state WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
+
+/// Records that a table belongs to the flow; from now on its rows on this side are Relevo's to replace.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn register_table(
+    client: &impl GenericClient,
+    flow: &FlowName,
+    schema: &str,
+    name: &str,
+    insert_only: bool,
+) -> Result<(), StateError> {
+    let done = client.execute(REGISTER, &[&flow.as_str(), &schema, &name, &insert_only]).await;
+    done.map(drop).map_err(StateError::sql("recording a table"))
+}
+
+/// Forgets a table that no longer belongs to the flow. Its rows stay.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn drop_table(
+    client: &impl GenericClient,
+    flow: &FlowName,
+    schema: &str,
+    name: &str,
+) -> Result<(), StateError> {
+    let done = client.execute(DROP, &[&flow.as_str(), &schema, &name]).await;
+    done.map(drop).map_err(StateError::sql("forgetting a table"))
+}
+
+/// The tables of the flow, by schema and name.
+///
+/// # Errors
+/// [`StateError::Sql`], [`StateError::Corrupt`].
+pub async fn tables(client: &impl GenericClient, flow: &FlowName) -> Result<Vec<TableRecord>, StateError> {
+    let rows = client.query(READ, &[&flow.as_str()]).await.map_err(StateError::sql("reading the tables"))?;
+    rows.iter()
+        .map(|row| {
+            Ok(TableRecord {
+                schema: row.get(0),
+                name: row.get(1),
+                state: row.get::<_, &str>(2).parse()?,
+                insert_only: row.get(3),
+                copied_lsn: row.get::<_, Option<PgLsn>>(4).map(|lsn| SourceLsn::new(lsn.into())),
+                copied_rows: row.get(5),
+            })
+        })
+        .collect()
+}
+
+/// Notes that a table's rows are on their way.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn mark_copying(
+    client: &impl GenericClient,
+    flow: &FlowName,
+    schema: &str,
+    name: &str,
+) -> Result<(), StateError> {
+    let done = client.execute(COPYING, &[&flow.as_str(), &schema, &name]).await;
+    done.map(drop).map_err(StateError::sql("recording a table's copy"))
+}
+
+/// Notes that a table's rows are there. Call it in the transaction that carries them.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn mark_copied(
+    client: &impl GenericClient,
+    flow: &FlowName,
+    (schema, name): (&str, &str),
+    lsn: SourceLsn,
+    (rows, bytes): (i64, i64),
+) -> Result<(), StateError> {
+    let lsn = PgLsn::from(lsn.as_u64());
+    let done = client.execute(COPIED, &[&flow.as_str(), &schema, &name, &lsn, &rows, &bytes]).await;
+    done.map(drop).map_err(StateError::sql("recording a table's copy"))
+}
