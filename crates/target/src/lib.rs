@@ -1,1 +1,24 @@
-//! Placeholder.
+//! Applies batches of changes to a PostgreSQL database, in the source's order, and writes the progress in the
+//! same transaction.
+//!
+//! [`PgTarget`] is the model's `ChangeTarget`, [`PgFlushProbe`] its `FlushProbe`. What may not enter: the
+//! replication protocol, when batches are made, and retrying.
+
+mod apply;
+mod blame;
+mod cell;
+mod copy;
+mod error;
+mod flight;
+mod known;
+mod mapping;
+mod missing;
+mod open;
+mod probe;
+mod shape;
+mod statement;
+mod truncate;
+
+pub use error::{FailedChange, TargetError};
+pub use open::{PgTarget, TargetOptions};
+pub use probe::PgFlushProbe;

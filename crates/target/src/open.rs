@@ -1,0 +1,216 @@
+//! Opening the apply session: its settings, the lock that keeps every other one out, then the progress.
+//!
+//! The order matters. A Relevo that was killed may have left a session on the target that is still committing
+//! what stands in its socket; it holds the lock until it ends. Only behind the lock is the stored progress final.
+//! What may not enter: changes.
+
+use std::time::Duration;
+
+use relevo_connect::{ConnInfo, SessionSettings, SqlSession, connect_sql};
+use relevo_model::{FlowName, Progress, Side, SourceIdentity};
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Statement};
+use tracing::{debug, info, warn};
+
+use crate::error::TargetError;
+use crate::known::Known;
+use crate::missing::Missing;
+
+/// Foreign keys and ordinary triggers do not fire, as in native logical replication.
+const REPLICA_ROLE: &str = "SET session_replication_role = replica";
+const ASYNCHRONOUS: &str = "SET synchronous_commit = off";
+/// Whoever asks for synchronous commits gets them, but a stricter setting of the role or server stays.
+const SYNCHRONOUS: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
+     WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
+/// Row security would hide rows from an update; with this setting it is an error instead. The keepalives end the
+/// session of a Relevo whose host vanished, so that its lock does not keep the next one waiting. Last, a
+/// transaction may write only where it says so.
+const SESSION: &str = "SET row_security = off; \
+     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+     SET default_transaction_read_only = on";
+/// A query is given up when its client is gone. Not every platform can do that.
+const NOTICE_DEAD_CLIENT: &str = "SET client_connection_check_interval = '1s'";
+const ENCODING: &str = "SELECT pg_catalog.current_setting('server_encoding')";
+/// The bytes of such a database have no encoding and must not be checked against one.
+const NO_ENCODING: &str = "SET client_encoding = 'SQL_ASCII'";
+const WAL_SIZES: &str = "SELECT pg_catalog.current_setting('wal_block_size')::bigint, \
+     pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')), \
+     pg_catalog.current_setting('synchronous_commit') = 'off'";
+const INSERT_POSITION: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
+
+const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
+const LOCK_HOLDER: &str = "
+SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.client_addr::text, 'the same host'),
+       coalesce(a.backend_start::text, 'unknown'), coalesce(a.state, 'unknown')
+  FROM pg_catalog.pg_locks l
+  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+   AND (l.classid::bigint << 32) | l.objid::bigint = $1";
+const TERMINATE: &str = "SELECT pg_catalog.pg_terminate_backend($1)";
+
+/// The first pause between two attempts to get the lock; it doubles.
+const FIRST_LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause between two attempts to get the lock.
+const LONGEST_LOCK_PAUSE: Duration = Duration::from_secs(1);
+/// How often the log says again who holds the lock.
+const EXPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// How a target is to be opened.
+#[derive(Debug, Clone)]
+pub struct TargetOptions {
+    /// The flow.
+    pub flow: FlowName,
+    /// The source that the stored progress must belong to.
+    pub source: SourceIdentity,
+    /// Whether each commit waits for its flush. When it does not, a batch is reported durable only once the
+    /// target's WAL is flushed behind it; nothing can be lost either way, and the target does less work.
+    pub synchronous_commit: bool,
+    /// The server process of an earlier session of this same Relevo, if there was one: it may be ended when it
+    /// still holds the flow.
+    pub previous_pid: Option<i32>,
+}
+
+/// Sizes that say where the records of a WAL can end, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WalSizes {
+    pub(crate) block_bytes: u64,
+    pub(crate) segment_bytes: u64,
+}
+
+/// The target of one flow, with the session that applies to it.
+///
+/// While the value lives, no other session can apply the same flow. Dropping it rolls back what is not committed.
+pub struct PgTarget {
+    pub(crate) session: SqlSession,
+    pub(crate) flow: FlowName,
+    pub(crate) progress: Progress,
+    pub(crate) known: Known,
+    pub(crate) missing: Missing,
+    pub(crate) advance: Statement,
+    /// Asks how far the WAL was written; `None` when commits wait for their flush.
+    pub(crate) insert_position: Option<Statement>,
+    pub(crate) wal: WalSizes,
+    /// Counts batches, to tell what was learnt in this one.
+    pub(crate) batch_number: u64,
+    /// A transaction in parts is open.
+    pub(crate) in_transaction: bool,
+    /// A batch failed or was interrupted.
+    pub(crate) spent: bool,
+}
+
+impl PgTarget {
+    /// Opens the session, waits until it is the only one of its flow, and reads the progress.
+    ///
+    /// # Errors
+    /// [`TargetError::Connect`]; [`TargetError::ReplicaRole`] without the right to set
+    /// `session_replication_role`; [`TargetError::NoProgress`] before the copy is complete;
+    /// [`TargetError::OtherSource`] when the progress belongs to another source.
+    pub async fn open(info: &ConnInfo, options: TargetOptions) -> Result<Self, TargetError> {
+        let TargetOptions { flow, source, synchronous_commit, previous_pid } = options;
+        let session = connect(info, &flow).await?;
+        let wal_flushed_later = prepare_session(&session, synchronous_commit).await?;
+        take_lock(&session, &flow, previous_pid).await?;
+        let stored = relevo_state::progress(&*session, &flow).await?;
+        let stored = stored.ok_or_else(|| TargetError::NoProgress { flow: flow.clone() })?;
+        if stored.source != source {
+            return Err(TargetError::OtherSource {
+                flow,
+                stored: Box::new(stored.source),
+                expected: Box::new(source),
+            });
+        }
+        let prepare = TargetError::session("preparing statements");
+        let advance = session.prepare(relevo_state::ADVANCE_PROGRESS).await.map_err(prepare)?;
+        let prepare = TargetError::session("preparing statements");
+        let insert_position = session.prepare(INSERT_POSITION).await.map_err(prepare)?;
+        let (wal, asynchronous) = wal_flushed_later;
+        info!(%flow, applied_lsn = %stored.progress.applied, pid = session.backend_pid(), "target: opened");
+        Ok(Self {
+            session,
+            flow,
+            progress: stored.progress,
+            known: Known::default(),
+            missing: Missing::default(),
+            advance,
+            insert_position: asynchronous.then_some(insert_position),
+            wal,
+            batch_number: 0,
+            in_transaction: false,
+            spent: false,
+        })
+    }
+
+    /// The server's process of the session: the next session's `previous_pid`.
+    #[must_use]
+    pub fn backend_pid(&self) -> i32 {
+        self.session.backend_pid()
+    }
+}
+
+/// A session with the settings under which values pass through untouched.
+pub(crate) async fn connect(info: &ConnInfo, flow: &FlowName) -> Result<SqlSession, TargetError> {
+    let settings = SessionSettings::for_values(application_name(flow));
+    Ok(connect_sql(info, Side::Target, &settings).await?)
+}
+
+fn application_name(flow: &FlowName) -> String {
+    format!("relevo_{flow}")
+}
+
+/// Sets what an apply session needs. Returns the WAL's sizes, and whether commits return before their flush.
+async fn prepare_session(client: &Client, synchronous_commit: bool) -> Result<(WalSizes, bool), TargetError> {
+    let error = || TargetError::session("setting up the session");
+    client.batch_execute(REPLICA_ROLE).await.map_err(|source| match source.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => TargetError::ReplicaRole { source },
+        _ => error()(source),
+    })?;
+    let commit = if synchronous_commit { SYNCHRONOUS } else { ASYNCHRONOUS };
+    client.batch_execute(commit).await.map_err(error())?;
+    client.batch_execute(SESSION).await.map_err(error())?;
+    if let Err(refused) = client.batch_execute(NOTICE_DEAD_CLIENT).await {
+        debug!(error = %relevo_connect::describe(&refused), "target: no check for dead clients on this platform");
+    }
+    let encoding = client.query_one(ENCODING, &[]).await.map_err(error())?;
+    if encoding.try_get::<_, &str>(0).map_err(error())? == "SQL_ASCII" {
+        client.batch_execute(NO_ENCODING).await.map_err(error())?;
+    }
+    let row = client.query_one(WAL_SIZES, &[]).await.map_err(error())?;
+    let bytes = |index: usize| row.try_get::<_, i64>(index).map(i64::unsigned_abs).map_err(error());
+    let sizes = WalSizes { block_bytes: bytes(0)?, segment_bytes: bytes(1)? };
+    Ok((sizes, row.try_get(2).map_err(error())?))
+}
+
+/// Waits until this session is the only one that applies the flow.
+async fn take_lock(client: &Client, flow: &FlowName, previous_pid: Option<i32>) -> Result<(), TargetError> {
+    let error = || TargetError::session("taking the flow's lock");
+    let key = flow.lock_key();
+    let mut pause = FIRST_LOCK_PAUSE;
+    let mut explained: Option<(i32, Instant)> = None;
+    loop {
+        let row = client.query_one(TRY_LOCK, &[&key]).await.map_err(error())?;
+        if row.try_get(0).map_err(error())? {
+            return Ok(());
+        }
+        if let Some(row) = client.query_opt(LOCK_HOLDER, &[&key]).await.map_err(error())? {
+            let pid: i32 = row.try_get(0).map_err(error())?;
+            let text = |index: usize| row.try_get::<_, String>(index).map_err(error());
+            let due = |(to, at): (i32, Instant)| to != pid || at.elapsed() >= EXPLAIN_EVERY;
+            if explained.is_none_or(due) {
+                explained = Some((pid, Instant::now()));
+                warn!(
+                    %flow, pid, client = text(2)?, since = text(3)?, state = text(4)?,
+                    "target: another session applies this flow; waiting until it ends"
+                );
+                // The number may have gone to a stranger's process meanwhile; only a session of the flow is ended.
+                if previous_pid == Some(pid) && text(1)? == application_name(flow) {
+                    info!(%flow, pid, "target: it is an earlier session of this process; ending it");
+                    client.query_one(TERMINATE, &[&pid]).await.map_err(error())?;
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_LOCK_PAUSE);
+    }
+}
