@@ -286,4 +286,4 @@ fn compare_partitions(source: &TableInfo, target: &TableInfo, findings: &mut Vec
 
 #[cfg(test)]
 #[path = "compare_tests.rs"]
-mod tests;
+pub(crate) mod tests;

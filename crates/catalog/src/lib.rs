@@ -7,17 +7,20 @@
 //! Every client that is passed in must have `search_path = ''`, so that
 //! the server qualifies the names of types and operators that it prints.
 
+mod check;
 mod compare;
 mod error;
 mod finding;
 mod name;
 mod queries;
+mod queries_check;
 mod selection;
 mod sequence;
 mod server;
 mod table;
 mod type_fit;
 
+pub use check::check_both;
 pub use compare::{compare, identities};
 pub use error::CatalogError;
 pub use finding::{Finding, Severity, worst};

@@ -1,0 +1,63 @@
+//! Verdicts on what the source holds that is not replicated, or not selected.
+
+use relevo_model::Side;
+
+use super::facts::SourceFacts;
+use super::listed;
+use crate::{Finding, Selection, TableName};
+
+pub(super) fn source(facts: &SourceFacts, selection: &Selection) -> Vec<Finding> {
+    let mut findings = vec![selected(facts, selection)];
+    for pattern in selection.unmatched(&facts.all_tables) {
+        let message = "the pattern matches no table of the source";
+        findings.push(Finding::warning("selection", Side::Source, message).about(pattern));
+    }
+    findings.extend(left_out(facts));
+    findings.push(large_objects(facts.large_objects));
+    findings
+}
+
+fn selected(facts: &SourceFacts, selection: &Selection) -> Finding {
+    let (count, all) = (facts.tables.len(), facts.all_tables.len());
+    let message = format!("{count} of {all} tables and {} sequences take part", facts.sequences.len());
+    if count > 0 {
+        Finding::ok("selection", Side::Source, message)
+    } else if selection.is_everything() {
+        Finding::warning("selection", Side::Source, "the source has no table yet")
+    } else {
+        Finding::error(
+            "selection",
+            Side::Source,
+            format!("{message}: the patterns leave nothing to replicate"),
+        )
+    }
+}
+
+fn left_out(facts: &SourceFacts) -> Vec<Finding> {
+    let kinds = [
+        ("unlogged_tables", "unlogged tables are not in the WAL and not replicated"),
+        ("foreign_tables", "foreign tables have no rows of their own and are not replicated"),
+        ("materialized_views", "materialized views are not replicated: refresh them on the target"),
+    ];
+    let mut findings = Vec::new();
+    for (check, message) in kinds {
+        let found: Vec<&TableName> =
+            facts.left_out.iter().filter(|(kind, _)| kind == check).map(|(_, name)| name).collect();
+        findings.push(if found.is_empty() {
+            Finding::ok(check, Side::Source, "there are none")
+        } else {
+            Finding::notice(check, Side::Source, format!("{message}: {}", listed(&found)))
+        });
+    }
+    findings
+}
+
+fn large_objects(count: i64) -> Finding {
+    const CHECK: &str = "large_objects";
+    if count == 0 {
+        return Finding::ok(CHECK, Side::Source, "there are none");
+    }
+    let message = format!("the {count} large objects of the database are not replicated");
+    Finding::notice(CHECK, Side::Source, message)
+        .mend("keep their content in bytea columns, or copy them by hand")
+}

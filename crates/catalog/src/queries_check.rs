@@ -1,0 +1,133 @@
+//! The queries that only `relevo check` makes. The rules of `queries.rs` hold here too.
+
+/// What the connected role may do with the tables `$1` (OIDs).
+pub(crate) const ACCESS: &str = "
+SELECT n.nspname::text AS schema,
+       c.relname::text AS name,
+       pg_catalog.pg_get_userbyid(c.relowner)::text AS owner,
+       coalesce((SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.oid = c.relowner), false) AS owner_superuser,
+       pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owns,
+       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS schema_usage,
+       ARRAY(SELECT p.name
+               FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS p(name)
+              WHERE pg_catalog.has_table_privilege(c.oid, p.name)) AS privileges,
+       pg_catalog.row_security_active(c.oid) AS row_security
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = ANY ($1::oid[])
+ ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\"";
+
+/// The slot named `$1`. What only newer versions have: `invalidation_reason` (17), `conflicting` (16).
+pub(crate) const SLOT: &str = "
+SELECT j.row ->> 'plugin' AS plugin,
+       j.row ->> 'database' AS database,
+       j.row ->> 'wal_status' AS wal_status,
+       CASE WHEN j.row ->> 'invalidation_reason' IS NOT NULL THEN j.row ->> 'invalidation_reason'
+            WHEN (j.row ->> 'conflicting')::boolean THEN 'conflict with recovery' END AS invalidation,
+       s.active_pid
+  FROM pg_catalog.pg_replication_slots s
+  CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(s) AS row) j
+ WHERE s.slot_name = $1";
+
+/// Transactions that are older than `$1` seconds and hold a transaction id, here or prepared: the creation of a
+/// slot waits for them, and an existing one keeps the WAL since they began. A role that may not see other
+/// roles' sessions gets no start of their transactions, and so not these rows.
+pub(crate) const LONG_TRANSACTIONS: &str = "
+SELECT 'process ' || a.pid || coalesce(' (' || nullif(a.application_name, '') || ')', '') AS holder,
+       coalesce(a.datname::text, '') AS database,
+       extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::double precision AS age_seconds,
+       'SELECT pg_catalog.pg_terminate_backend(' || a.pid || ');' AS remedy
+  FROM pg_catalog.pg_stat_activity a
+ WHERE a.backend_xid IS NOT NULL
+   AND a.pid <> pg_catalog.pg_backend_pid()
+   AND pg_catalog.clock_timestamp() - a.xact_start > pg_catalog.make_interval(secs => $1)
+UNION ALL
+SELECT 'prepared transaction ' || pg_catalog.quote_literal(p.gid),
+       p.database::text,
+       extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared)::double precision,
+       'ROLLBACK PREPARED ' || pg_catalog.quote_literal(p.gid) || '; (or COMMIT PREPARED)'
+  FROM pg_catalog.pg_prepared_xacts p
+ WHERE pg_catalog.clock_timestamp() - p.prepared > pg_catalog.make_interval(secs => $1)
+ ORDER BY 3 DESC";
+
+/// Relations with rows of their own that logical replication does not carry.
+pub(crate) const LEFT_OUT: &str = "
+SELECT n.nspname::text AS schema,
+       c.relname::text AS name,
+       CASE WHEN c.relkind = 'f' THEN 'foreign_tables'
+            WHEN c.relkind = 'm' THEN 'materialized_views'
+            ELSE 'unlogged_tables' END AS kind
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE (c.relkind IN ('f', 'm') OR (c.relkind IN ('r', 'p') AND c.relpersistence = 'u'))
+   AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'relevo')
+   AND NOT EXISTS (SELECT 1
+                     FROM pg_catalog.pg_depend e
+                    WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid
+                      AND e.deptype = 'e')
+ ORDER BY kind, n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\"";
+
+/// How many large objects the database has.
+pub(crate) const LARGE_OBJECTS: &str = "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata";
+
+/// The roles that own something in this database or are named in its privileges and policies. The bootstrap
+/// superuser is nowhere recorded as such, only as an owner.
+pub(crate) const ROLES_IN_USE: &str = "
+SELECT r.rolname::text
+  FROM pg_catalog.pg_shdepend d
+  JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid
+ WHERE d.refclassid = 'pg_catalog.pg_authid'::regclass AND d.deptype IN ('o', 'a', 'r')
+   AND d.dbid = (SELECT b.oid FROM pg_catalog.pg_database b
+                  WHERE b.datname = pg_catalog.current_database())
+   AND r.rolname NOT LIKE 'pg\\_%'
+UNION
+SELECT pg_catalog.pg_get_userbyid(c.relowner)::text
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+   AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'relevo')
+ ORDER BY 1";
+
+/// All roles.
+pub(crate) const ROLES: &str = "SELECT r.rolname::text FROM pg_catalog.pg_roles r";
+
+/// The tablespaces that user tables and indexes of this database are put into by name, and where they are.
+pub(crate) const TABLESPACES_IN_USE: &str = "
+SELECT DISTINCT t.spcname::text AS name, pg_catalog.pg_tablespace_location(t.oid) AS location
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace
+ WHERE t.spcname <> 'pg_global' AND c.relpersistence <> 't'
+ ORDER BY 1";
+
+/// All tablespaces.
+pub(crate) const TABLESPACES: &str = "SELECT t.spcname::text FROM pg_catalog.pg_tablespace t";
+
+/// Whether this session may become one that skips triggers. It is set for this one statement only.
+pub(crate) const TRY_REPLICA_ROLE: &str =
+    "SELECT pg_catalog.set_config('session_replication_role', 'replica', true)";
+
+/// Whether schema `relevo` is there, and whether the role may use it and create in it.
+pub(crate) const RELEVO_SCHEMA: &str = "
+SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_schema_privilege(n.oid, 'CREATE')
+  FROM pg_catalog.pg_namespace n
+ WHERE n.nspname = 'relevo'";
+
+/// The publications named by `$1` that exist, with their owners.
+pub(crate) const PUBLICATIONS: &str = "
+SELECT p.pubname::text AS name,
+       pg_catalog.pg_get_userbyid(p.pubowner)::text AS owner,
+       pg_catalog.pg_has_role(p.pubowner, 'USAGE') AS owns
+  FROM pg_catalog.pg_publication p
+ WHERE p.pubname = ANY ($1::text[])
+ ORDER BY p.pubname";
+
+/// Creates a temporary slot with `pgoutput` and drops it: the only way to learn whether the output plugin may be
+/// used and works. One implicit transaction, so that the timeouts end with it. `name` holds only what a slot's
+/// name may hold.
+pub(crate) fn try_slot(name: &str, timeout_ms: u32) -> String {
+    format!(
+        "SET LOCAL statement_timeout = {timeout_ms};\n\
+         SELECT pg_catalog.pg_create_logical_replication_slot('{name}', 'pgoutput', true);\n\
+         SELECT pg_catalog.pg_drop_replication_slot('{name}')"
+    )
+}
