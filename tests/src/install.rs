@@ -85,10 +85,11 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository")
 }
 
-/// `.cache/postgres`.
+/// `.cache/postgres`, or where it points to: as root the repository may lie where the servers' user may not enter.
 #[must_use]
 pub fn cache() -> PathBuf {
-    repository().join(".cache/postgres")
+    let folder = repository().join(".cache/postgres");
+    fs::canonicalize(&folder).unwrap_or_else(|error| missing(&folder, &error))
 }
 
 /// The `relevo` binary beside the running test: same target directory, same profile.

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 /// Ends a server: SIGQUIT, SIGKILL after 5 s, and its folder is removed. $1: the cluster's folder.
 const END_CLUSTER: &str = r#"
-cat >/dev/null
+while read -r _; do :; done
 pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
 if [ -n "$pid" ]; then
     kill -QUIT "$pid" 2>/dev/null
@@ -22,7 +22,7 @@ rm -rf "$1"
 "#;
 
 /// Ends a process. $1: its number.
-const END_PROCESS: &str = r#"cat >/dev/null; kill -KILL "$1" 2>/dev/null"#;
+const END_PROCESS: &str = r#"while read -r _; do :; done; kill -KILL "$1" 2>/dev/null"#;
 
 /// Cleans up when this process dies; does nothing when it is dropped.
 #[derive(Debug)]
