@@ -1,0 +1,170 @@
+//! [`PgSource`]: the port `ChangeSource` over a replication connection that a thread of its own serves.
+
+use std::time::Duration;
+
+use relevo_connect::Stream;
+use relevo_model::{ChangeSource, Fault, FaultClass, Feedback, SourceEvent};
+use relevo_pgoutput::{Assembler, MemoryStore};
+use tokio::sync::{oneshot, watch};
+
+use crate::SourceError;
+use crate::connection::ReplicationConnection;
+use crate::monitor::SourceMonitor;
+use crate::pace::{GATHER, Pace};
+use crate::pump::{CLOSE_LIMIT, Command, Ended, Pump};
+use crate::queue::{Reader, queue};
+use crate::start::{StartOptions, begin};
+
+/// Streaming of running transactions is not asked for, so nothing is ever stored; a server that sends blocks all the
+/// same is held to this.
+const STREAM_STORE_BYTES: u64 = 1 << 20;
+
+type Done = oneshot::Receiver<Result<Ended, SourceError>>;
+
+/// The changes of one slot.
+///
+/// A thread of its own serves the connection, so that the server gets its answers whatever keeps the rest of the
+/// process busy. Dropping the value cuts the connection; [`ChangeSource::close`] ends it in order.
+#[derive(Debug)]
+pub struct PgSource {
+    reader: Reader,
+    feedback: watch::Sender<Feedback>,
+    command: watch::Sender<Command>,
+    done: Done,
+    monitor: SourceMonitor,
+    failed: Option<(String, FaultClass, &'static str)>,
+}
+
+impl PgSource {
+    /// Connects, checks that it is the recorded source and that the flow may go on from the slot, waits for the slot if
+    /// it is in use, and begins to stream.
+    ///
+    /// # Errors
+    /// [`FaultClass::Refused`] when going on would lose or repeat changes; see [`crate::Refusal`].
+    pub async fn start(options: StartOptions) -> Result<Self, SourceError> {
+        let (started, ready) = oneshot::channel();
+        let failed = |what: String| SourceError::Thread { what };
+        std::thread::Builder::new()
+            .name("relevo-source".to_owned())
+            .spawn(move || serve(&options, started))
+            .map_err(|error| failed(format!("could not be started ({error})")))?;
+        ready.await.map_err(|_| failed("ended before the stream began".to_owned()))?
+    }
+
+    /// What can be read of the connection at any time.
+    #[must_use]
+    pub fn monitor(&self) -> &SourceMonitor {
+        &self.monitor
+    }
+}
+
+/// The thread: a runtime of its own, the start, then the loop.
+fn serve(options: &StartOptions, mut started: oneshot::Sender<Result<PgSource, SourceError>>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let what = format!("could not be started ({error})");
+            // Nobody waits any more: then nobody needs to know.
+            let _ = started.send(Err(SourceError::Thread { what }));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let beginning = async {
+            let name = &options.application_name;
+            let mut connection = ReplicationConnection::connect(&options.info, name).await?;
+            let begun = begin(&mut connection, options).await?;
+            Ok::<_, SourceError>((connection, begun))
+        };
+        let result = tokio::select! {
+            result = beginning => result,
+            () = started.closed() => return,
+        };
+        match result {
+            Ok((connection, begun)) => {
+                let (source, pump, command, done) = assemble(connection, options, begun, Some(GATHER));
+                if started.send(Ok(source)).is_ok() {
+                    let _ = done.send(pump.run(command).await);
+                }
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        }
+    });
+}
+
+type Served<S> =
+    (PgSource, Pump<S, MemoryStore>, watch::Receiver<Command>, oneshot::Sender<Result<Ended, SourceError>>);
+
+/// The two ends: what the pipeline holds, and the loop that serves the socket.
+pub(crate) fn assemble<S>(
+    connection: ReplicationConnection<S>,
+    options: &StartOptions,
+    (format, settings): (relevo_pgoutput::Format, crate::pump::PumpSettings),
+    gather: Option<Duration>,
+) -> Served<S>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let (writer, reader) = queue(options.buffer_bytes);
+    let start = options.start_lsn;
+    let known = Feedback { received: start, applied: start, durable: start };
+    let (feedback, told) = watch::channel(known);
+    let (command, commanded) = watch::channel(Command::Stream);
+    let (finished, done) = oneshot::channel();
+    let assembler = Assembler::new(format, options.part_bytes, MemoryStore::new(STREAM_STORE_BYTES));
+    let monitor = options.monitor.clone();
+    let pump =
+        Pump::new(connection.framed, assembler, writer, told, monitor.clone(), settings, Pace::new(gather));
+    (PgSource { reader, feedback, command, done, monitor, failed: None }, pump, commanded, finished)
+}
+
+impl ChangeSource for PgSource {
+    type Error = SourceError;
+
+    async fn next(&mut self) -> Result<SourceEvent, SourceError> {
+        if let Some((first, class, kind)) = &self.failed {
+            return Err(SourceError::Failed { first: first.clone(), class: *class, kind });
+        }
+        let event = self.reader.next().await;
+        if let Err(error) = &event {
+            self.failed = Some((error.to_string(), error.class(), error.kind()));
+        }
+        event
+    }
+
+    fn report(&mut self, feedback: Feedback) {
+        self.feedback.send_if_modified(|known| {
+            let newer = Feedback {
+                received: known.received.max(feedback.received),
+                applied: known.applied.max(feedback.applied),
+                durable: known.durable.max(feedback.durable),
+            };
+            let changed = newer != *known;
+            *known = newer;
+            changed
+        });
+    }
+
+    async fn close(self) -> Result<(), SourceError> {
+        if self.failed.is_some() {
+            return Ok(());
+        }
+        // The loop may have ended already; then there is nothing to close.
+        let _ = self.command.send(Command::Close);
+        match tokio::time::timeout(CLOSE_LIMIT + Duration::from_millis(500), self.done).await {
+            Ok(Ok(Ok(Ended::AsTold))) => Ok(()),
+            Ok(Ok(Ok(Ended::Failed)) | Err(_)) => self.reader.into_error().map_or(Ok(()), Err),
+            Ok(Ok(Err(error))) => Err(error),
+            // The connection is cut; the slot keeps what it was not told.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+const _: fn() = || {
+    fn sendable<T: Send + 'static>() {}
+    sendable::<PgSource>();
+    sendable::<Pump<Stream, MemoryStore>>();
+};

@@ -1,0 +1,68 @@
+//! Every SQL text of this crate, named. `$slot` and `$pid` are replaced by literals, because the same text goes over
+//! an ordinary session and over the replication connection, which knows no parameters.
+
+/// The slot and who holds it. Columns that a version does not have come as NULL by way of `to_jsonb`.
+const INSPECT_SLOT: &str = "
+SELECT s.slot_type = 'logical' AS logical, s.plugin, s.database, s.temporary, s.active, s.active_pid,
+       s.restart_lsn, s.confirmed_flush_lsn, s.wal_status, s.safe_wal_size, s.two_phase,
+       j.s->>'invalidation_reason' AS invalidation_reason,
+       j.s->>'conflicting' AS conflicting,
+       j.s->>'failover' AS failover,
+       j.s->>'synced' AS synced,
+       pg_wal_lsn_diff(w.lsn, s.restart_lsn)::bigint AS retained_bytes,
+       w.lsn AS current_lsn,
+       a.application_name AS holder_application, a.client_addr AS holder_address,
+       a.backend_start AS holder_since, a.usename AS holder_role
+FROM pg_catalog.pg_replication_slots AS s
+     CROSS JOIN LATERAL (SELECT to_jsonb(s)) AS j(s)
+     CROSS JOIN (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                             ELSE pg_current_wal_lsn() END) AS w(lsn)
+     LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = s.active_pid
+WHERE s.slot_name = $slot";
+
+/// Ends the walsender that holds the slot, if it still is the one that we mean.
+const TERMINATE_HOLDER: &str = "
+SELECT pg_terminate_backend(s.active_pid) AS terminated
+FROM pg_catalog.pg_replication_slots AS s
+     JOIN pg_catalog.pg_stat_activity AS a ON a.pid = s.active_pid
+WHERE s.slot_name = $slot AND s.active_pid = $pid AND a.application_name = $application";
+
+/// What the source's settings leave room for, and what the role may do.
+pub(crate) const PREFLIGHT: &str = "
+SELECT current_setting('wal_level') AS wal_level,
+       current_setting('max_replication_slots')::int AS max_slots,
+       (SELECT count(*) FROM pg_catalog.pg_replication_slots)::int AS used_slots,
+       current_setting('max_wal_senders')::int AS max_senders,
+       (SELECT count(*) FROM pg_catalog.pg_stat_replication)::int AS used_senders,
+       r.rolname::text AS role, r.rolreplication AS may_replicate, r.rolsuper AS superuser,
+       pg_is_in_recovery() AS in_recovery,
+       current_setting('server_version_num')::int AS server_version
+FROM pg_catalog.pg_roles AS r
+WHERE r.rolname = current_user";
+
+/// How long the server waits for an answer, in milliseconds; 0: for ever.
+pub(crate) const SENDER_TIMEOUT: &str =
+    "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
+
+/// See [`INSPECT_SLOT`].
+pub(crate) fn inspect_slot(slot: &str) -> String {
+    INSPECT_SLOT.replace("$slot", &literal(slot))
+}
+
+/// See [`TERMINATE_HOLDER`].
+pub(crate) fn terminate_holder(slot: &str, pid: i32, application: &str) -> String {
+    TERMINATE_HOLDER
+        .replace("$pid", &pid.to_string())
+        .replace("$slot", &literal(slot))
+        .replace("$application", &literal(application))
+}
+
+/// A string as an SQL literal, whatever `standard_conforming_strings` says.
+pub(crate) fn literal(text: &str) -> String {
+    postgres_protocol::escape::escape_literal(text)
+}
+
+/// A name as an SQL identifier.
+pub(crate) fn identifier(name: &str) -> String {
+    postgres_protocol::escape::escape_identifier(name)
+}

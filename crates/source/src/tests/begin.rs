@@ -1,0 +1,148 @@
+//! How a stream begins: identity, slot, and a slot that is in use.
+
+use std::time::Duration;
+
+use relevo_connect::ChannelBinding;
+use relevo_model::{Fault, FaultClass, SourceLsn};
+use tokio::time::Instant;
+
+use super::server::{Server, done, error, login, options, row};
+use crate::start::begin;
+use crate::{CreatedSlot, Refusal, ReplicationConnection, SlotSnapshot, SourceError, StartOptions};
+
+async fn begun(
+    options: StartOptions,
+    script: impl AsyncFnOnce(&mut Server),
+) -> Result<Duration, SourceError> {
+    let (mut server, client) = Server::pair();
+    let started = async {
+        let mut connection =
+            ReplicationConnection::log_in(client, &login(ChannelBinding::Prefer)).await?.session;
+        begin(&mut connection, &options).await.map(|(_, settings)| settings.status_interval)
+    };
+    let served = async {
+        server.trust().await;
+        script(&mut server).await;
+    };
+    tokio::join!(started, served).0
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_begins_where_the_target_is() {
+    let interval = begun(options(100), async |server| {
+        server.identify("7").await;
+        server.settings().await;
+        server.slot(None).await;
+        let command = server.copy_both().await;
+        let expected =
+            "START_REPLICATION SLOT \"relevo_shop\" LOGICAL 0/64 (proto_version '3', publication_names ";
+        assert!(command.starts_with(expected), "{command}");
+    });
+    assert_eq!(interval.await.unwrap(), Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_server_is_refused() {
+    let outcome = begun(options(100), async |server| server.identify("8").await).await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, SourceError::Refused(Refusal::OtherSystem { .. })), "{error}");
+    assert_eq!(error.class(), FaultClass::Refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_older_than_the_target_is_refused() {
+    let outcome = begun(options(1 << 33), async |server| server.identify("7").await).await;
+    assert!(matches!(outcome, Err(SourceError::Refused(Refusal::SourceBehindTarget { .. }))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_slot_is_refused() {
+    let outcome = begun(options(100), async |server| {
+        server.identify("7").await;
+        server.settings().await;
+        server.query().await;
+        server.send(done()).await;
+    });
+    assert!(matches!(outcome.await, Err(SourceError::Refused(Refusal::SlotMissing { .. }))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_is_in_use_is_waited_for() {
+    let outcome = begun(options(100), async |server| {
+        server.identify("7").await;
+        server.settings().await;
+        server.slot(Some("99")).await;
+        server.slot(Some("99")).await;
+        server.slot(None).await;
+        // Somebody was faster.
+        server.query().await;
+        server.send(error("55006", "replication slot is active")).await;
+        server.send(super::server::message(b'Z', b"I")).await;
+        server.slot(None).await;
+        server.copy_both().await;
+    });
+    outcome.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_stays_in_use_is_an_error_that_says_by_whom() {
+    let began = Instant::now();
+    let outcome = begun(options(100), async |server| {
+        server.identify("7").await;
+        server.settings().await;
+        while began.elapsed() < Duration::from_secs(5) {
+            server.slot(Some("99")).await;
+        }
+    });
+    let error = outcome.await.unwrap_err();
+    assert_eq!(error.class(), FaultClass::Transient);
+    let text = error.to_string();
+    assert!(text.contains("PID 99") && text.contains("application relevo_shop"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_lost_walsender_is_ended() {
+    let options = options(100);
+    options.monitor.set_backend_pid(99);
+    let outcome = begun(options.clone(), async |server| {
+        server.identify("7").await;
+        server.settings().await;
+        server.slot(Some("99")).await;
+        let command = server.query().await;
+        assert!(command.contains("pg_terminate_backend") && command.contains("active_pid = 99"), "{command}");
+        server.send(row(&[("terminated", Some("t"))])).await;
+        server.send(done()).await;
+        server.slot(None).await;
+        server.copy_both().await;
+    });
+    outcome.await.unwrap();
+    assert_eq!(options.monitor.backend_pid(), 42);
+}
+
+#[tokio::test]
+async fn slots_are_created_and_dropped_in_the_servers_words() {
+    let (mut server, client) = Server::pair();
+    let asked = async {
+        let mut connection =
+            ReplicationConnection::log_in(client, &login(ChannelBinding::Prefer)).await.unwrap().session;
+        let created = connection.create_slot("relevo_shop", SlotSnapshot::Export).await.unwrap();
+        let refused = connection.drop_slot("relevo_shop", true).await.unwrap_err();
+        (created, refused)
+    };
+    let served = async {
+        server.trust().await;
+        let command = server.query().await;
+        assert_eq!(command, "CREATE_REPLICATION_SLOT \"relevo_shop\" LOGICAL pgoutput (SNAPSHOT 'export')");
+        server.send(row(&[("consistent_point", Some("0/10")), ("snapshot_name", Some("0003-1"))])).await;
+        server.send(done()).await;
+        assert_eq!(server.query().await, "DROP_REPLICATION_SLOT \"relevo_shop\" WAIT");
+        server.send(error("42704", "replication slot \"relevo_shop\" does not exist")).await;
+        server.send(super::server::message(b'Z', b"I")).await;
+    };
+    let ((created, refused), ()) = tokio::join!(asked, served);
+    assert_eq!(
+        created,
+        CreatedSlot { consistent_point: SourceLsn::new(16), snapshot: Some("0003-1".into()) }
+    );
+    assert_eq!(refused.code(), Some("42704"));
+}

@@ -1,0 +1,7 @@
+//! Tests against a scripted server at the other end of an in-memory stream.
+
+mod auth;
+mod begin;
+mod frames;
+mod server;
+mod stream;
