@@ -326,7 +326,7 @@ impl Message {
         }
     }
 
-    /// The message as it stands inside a stream block of (sub)transaction `xid`; unchanged when it is of a kind
+    /// The message as it stands inside a stream block of (sub)transaction `subxid`; unchanged when it is of a kind
     /// that says nothing of its transaction there.
     #[must_use]
     pub fn in_stream_of(mut self, subxid: Xid) -> Self {
