@@ -62,7 +62,7 @@ fn no_identity(check: &'static str, table: &TableInfo) -> Finding {
         }
         ReplicaIdentity::Index => (
             "has REPLICA IDENTITY USING INDEX, but that index is gone or holds a generated column",
-            format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT;"),
+            format!("ALTER TABLE {name} REPLICA IDENTITY FULL; or DEFAULT, when it has a primary key"),
         ),
         ReplicaIdentity::Default if generated => (
             "has no primary key over plain columns that is checked at once",

@@ -4,8 +4,8 @@
 //! `relevo check`. It changes nothing, except that a check may create and drop a temporary slot. What may not
 //! enter: how rows are copied or applied, the replication protocol, and connecting.
 //!
-//! Every client that is passed in must have `search_path = ''`, so that
-//! the server qualifies the names of types and operators that it prints.
+//! Every client that is passed in must have `search_path = ''`, so that the server qualifies the names of types
+//! that it prints.
 
 mod check;
 mod compare;

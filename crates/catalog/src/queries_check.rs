@@ -17,13 +17,16 @@ SELECT n.nspname::text AS schema,
  WHERE c.oid = ANY ($1::oid[])
  ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\"";
 
-/// The slot named `$1`. What only newer versions have: `invalidation_reason` (17), `conflicting` (16).
+/// The slot named `$1`. What only newer versions have: `invalidation_reason` (17), `conflicting` (16, where it is
+/// also set for a slot that is merely lost).
 pub(crate) const SLOT: &str = "
 SELECT j.row ->> 'plugin' AS plugin,
        j.row ->> 'database' AS database,
        j.row ->> 'wal_status' AS wal_status,
-       CASE WHEN j.row ->> 'invalidation_reason' IS NOT NULL THEN j.row ->> 'invalidation_reason'
-            WHEN (j.row ->> 'conflicting')::boolean THEN 'conflict with recovery' END AS invalidation,
+       CASE WHEN j.row ->> 'wal_status' = 'lost' THEN j.row ->> 'invalidation_reason'
+            ELSE coalesce(j.row ->> 'invalidation_reason',
+                          CASE WHEN (j.row ->> 'conflicting')::boolean THEN 'conflict with recovery' END)
+       END AS invalidation,
        s.active_pid
   FROM pg_catalog.pg_replication_slots s
   CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(s) AS row) j
@@ -120,6 +123,9 @@ SELECT p.pubname::text AS name,
   FROM pg_catalog.pg_publication p
  WHERE p.pubname = ANY ($1::text[])
  ORDER BY p.pubname";
+
+/// The process that serves this session: what makes the trial slot's name its own.
+pub(crate) const BACKEND_PID: &str = "SELECT pg_catalog.pg_backend_pid()";
 
 /// Creates a temporary slot with `pgoutput` and drops it: the only way to learn whether the output plugin may be
 /// used and works. One implicit transaction, so that the timeouts end with it. `name` holds only what a slot's

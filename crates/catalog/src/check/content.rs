@@ -7,7 +7,7 @@ use super::listed;
 use crate::{Finding, Selection, TableName};
 
 pub(super) fn source(facts: &SourceFacts, selection: &Selection) -> Vec<Finding> {
-    let mut findings = vec![selected(facts, selection)];
+    let mut findings = vec![selected(facts)];
     for pattern in selection.unmatched(&facts.all_tables) {
         let message = "the pattern matches no table of the source";
         findings.push(Finding::warning("selection", Side::Source, message).about(pattern));
@@ -17,12 +17,12 @@ pub(super) fn source(facts: &SourceFacts, selection: &Selection) -> Vec<Finding>
     findings
 }
 
-fn selected(facts: &SourceFacts, selection: &Selection) -> Finding {
+fn selected(facts: &SourceFacts) -> Finding {
     let (count, all) = (facts.tables.len(), facts.all_tables.len());
     let message = format!("{count} of {all} tables and {} sequences take part", facts.sequences.len());
     if count > 0 {
         Finding::ok("selection", Side::Source, message)
-    } else if selection.is_everything() {
+    } else if facts.all_tables.is_empty() {
         Finding::warning("selection", Side::Source, "the source has no table yet")
     } else {
         Finding::error(

@@ -13,6 +13,7 @@ pub(super) const LONG_TRANSACTION_SECONDS: f64 = 60.0;
 
 /// How long the trial slot may wait for running transactions.
 const SLOT_TRIAL_TIMEOUT_MS: u32 = 5_000;
+const SLOT_TRIAL_SECONDS: f64 = 5.0;
 
 /// What the role may do with one table.
 #[derive(Debug, Clone)]
@@ -129,11 +130,17 @@ impl SourceFacts {
             && server.replication
             && !server.in_recovery
             && server.used_replication_slots < server.max_replication_slots;
+        let slot_trial = if can_try { slot_trial(client).await? } else { SlotTrial::NotTried };
+        // When the trial had to give up, what it waited for is worth naming, old or not.
+        let long_seconds = match slot_trial {
+            SlotTrial::TimedOut => SLOT_TRIAL_SECONDS,
+            _ => LONG_TRANSACTION_SECONDS,
+        };
         Ok(Self {
             access: access(client, &tables).await?,
-            slot_trial: if can_try { slot_trial(client).await? } else { SlotTrial::NotTried },
+            slot_trial,
             publications: publications(client, flow).await?,
-            long_transactions: long_transactions(client).await?,
+            long_transactions: long_transactions(client, long_seconds).await?,
             left_out: left_out(client).await?,
             large_objects: {
                 let row = client.query_one(queries::LARGE_OBJECTS, &[]).await;
@@ -215,7 +222,7 @@ async fn slot(client: &Client, flow: &FlowName) -> Result<Option<Slot>, CatalogE
 }
 
 async fn slot_trial(client: &Client) -> Result<SlotTrial, CatalogError> {
-    let pid = client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await;
+    let pid = client.query_one(queries::BACKEND_PID, &[]).await;
     let pid: i32 = get(&pid.map_err(reading("the session's process"))?, 0)?;
     let sql = queries::try_slot(&format!("relevo_check_{pid}"), SLOT_TRIAL_TIMEOUT_MS);
     let Err(error) = client.batch_execute(&sql).await else { return Ok(SlotTrial::Works) };
@@ -237,9 +244,12 @@ async fn publications(client: &Client, flow: &FlowName) -> Result<Vec<Publicatio
     rows.iter().map(publication).collect()
 }
 
-async fn long_transactions(client: &Client) -> Result<Vec<LongTransaction>, CatalogError> {
+async fn long_transactions(
+    client: &Client,
+    older_than_seconds: f64,
+) -> Result<Vec<LongTransaction>, CatalogError> {
     let rows = client
-        .query(queries::LONG_TRANSACTIONS, &[&LONG_TRANSACTION_SECONDS])
+        .query(queries::LONG_TRANSACTIONS, &[&older_than_seconds])
         .await
         .map_err(reading("the long transactions"))?;
     let transaction = |row| {

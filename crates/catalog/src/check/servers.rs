@@ -77,22 +77,17 @@ fn source_state(server: &ServerFacts) -> Finding {
     }
 }
 
+/// What takes the setting back. It cannot be said in a session that is itself read-only.
 fn writable(server: &ServerFacts) -> String {
-    match server.read_only_origin.as_str() {
-        "user" | "database user" => {
-            format!("ALTER ROLE {} RESET default_transaction_read_only;", quote_identifier(&server.role))
-        }
-        "database" => {
-            format!(
-                "ALTER DATABASE {} RESET default_transaction_read_only;",
-                quote_identifier(&server.database)
-            )
-        }
+    let reset = match server.read_only_origin.as_str() {
+        "user" | "database user" => format!("ALTER ROLE {}", quote_identifier(&server.role)),
+        "database" => format!("ALTER DATABASE {}", quote_identifier(&server.database)),
         "client" | "session" => {
-            "leave default_transaction_read_only out of the connection's options".to_owned()
+            return "leave default_transaction_read_only out of the connection's options".to_owned();
         }
-        _ => "ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf();".to_owned(),
-    }
+        _ => return "ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf();".to_owned(),
+    };
+    format!("SET default_transaction_read_only = off; {reset} RESET default_transaction_read_only;")
 }
 
 fn wal_level(server: &ServerFacts) -> Finding {
