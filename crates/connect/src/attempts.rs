@@ -157,7 +157,9 @@ where
             }
             _ if !retry => return Err(error),
             _ => {
-                tracing::debug!(%at, %error, "turned away; trying the other encryption that sslmode permits");
+                if error.tls_failed() {
+                    tracing::warn!(%at, %error, "going on without TLS, as sslmode=prefer permits");
+                }
                 turned_away = Some(error);
             }
         }

@@ -29,6 +29,8 @@ mod session;
 mod settings;
 mod startup;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use attempts::{Authenticated, ServerState, dial, dial_each};

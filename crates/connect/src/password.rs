@@ -89,3 +89,66 @@ fn field(line: &str) -> (String, Option<&str>) {
     }
     (text, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(text: &str, host: &str) -> Option<String> {
+        passfile_entry(text, &Host::named(host, None, 5432), "db", "user")
+    }
+
+    #[test]
+    fn the_first_line_that_matches_counts() {
+        let text =
+            "# h:*:*:*:comment\nh:1:*:*:port\nh:5432:other:*:db\n\nh:*:db:us\\er:first\n*:*:*:*:second\n";
+        assert_eq!(entry(text, "h").as_deref(), Some("first"));
+        assert_eq!(entry(text, "x").as_deref(), Some("second"));
+        assert_eq!(entry("localhost:*:*:*:p", "/tmp").as_deref(), Some("p"));
+        assert_eq!(entry("h:*:*:*:p", "x"), None);
+        assert_eq!(entry("h:*:*:*", "h"), None);
+        assert_eq!(entry("h:*:*:*:", "h"), None);
+    }
+
+    #[test]
+    fn escapes_and_wildcards() {
+        assert_eq!(entry(r"h:*:*:*:a\:b\\c", "h").as_deref(), Some(r"a:b\c"));
+        assert_eq!(entry(r"fe80\:\:1:*:*:*:p", "fe80::1").as_deref(), Some("p"));
+        assert_eq!(entry(r"\*:*:*:*:p", "h"), None);
+        assert_eq!(entry(r"\*:*:*:*:p", "*").as_deref(), Some("p"));
+        assert_eq!(entry("h:*:*:*:what:follows:is:ignored", "h").as_deref(), Some("what"));
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_left_aside() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "x").unwrap();
+        let mode = |mode| std::fs::set_permissions(file.path(), PermissionsExt::from_mode(mode)).unwrap();
+        mode(0o600);
+        assert_eq!(read_passfile(file.path()).unwrap().as_deref(), Some("x"));
+        mode(0o640);
+        assert!(read_passfile(file.path()).unwrap_err().to_string().contains("0600"));
+        assert!(read_passfile(Path::new("/nonexistent/x")).unwrap().is_none());
+        assert!(read_passfile(Path::new("/dev/null")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_files_never_panic(text in ".*", host in ".*") {
+            let _ = entry(&text, &host);
+        }
+
+        #[test]
+        fn an_escaped_line_reads_back(host in "[^\n\0/@][^\n\0]{0,9}", password in "[^\n\0]{1,10}") {
+            let escape = |text: &str| text.replace('\\', r"\\").replace(':', r"\:");
+            let line = format!("\n {}:*:*:*:x\n", escape(&host)) + &format!("{}:*:*:*:{}", escape(&host), escape(&password));
+            // A carriage return at the end belongs to the line's end.
+            prop_assume!(!host.starts_with('#') && !password.ends_with('\r'));
+            prop_assert_eq!(entry(&line, &host), Some(password));
+        }
+    }
+}

@@ -339,3 +339,44 @@ fn server_end_point(certificate: &X509Ref) -> Option<Vec<u8>> {
     };
     certificate.digest(digest).ok().map(|bytes| bytes.to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dns: &[&str], addresses: &[&str], common: Option<&str>) -> Names {
+        Names {
+            dns: dns.iter().map(|name| (*name).to_owned()).collect(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            common: common.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_one_label() {
+        for (pattern, host, expected) in [
+            ("db.example.com", "DB.example.com", true),
+            ("*.example.com", "db.example.com", true),
+            ("*.example.com", "a.db.example.com", false),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", ".example.com", false),
+            ("d*.example.com", "db.example.com", false),
+            ("*", "localhost", false),
+            ("*.0.0.1", "127.0.0.1", false),
+            ("db\0.evil.com", "db", false),
+        ] {
+            assert_eq!(matches(pattern, host), expected, "{pattern} {host}");
+        }
+    }
+
+    #[test]
+    fn the_common_name_counts_only_without_alternative_names() {
+        assert!(names(&[], &[], Some("h")).vouch_for("h"));
+        assert!(!names(&["x"], &[], Some("h")).vouch_for("h"));
+        assert!(names(&[], &["10.0.0.1"], Some("h")).vouch_for("h"));
+        assert!(!names(&[], &["10.0.0.1"], Some("10.0.0.2")).vouch_for("10.0.0.2"));
+        assert!(names(&["x"], &["::1"], None).vouch_for("0:0::1"));
+        assert!(names(&["10.0.0.1"], &[], None).vouch_for("10.0.0.1"));
+        assert!(!names(&[], &[], None).vouch_for(""));
+    }
+}
