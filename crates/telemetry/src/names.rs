@@ -1,0 +1,80 @@
+//! Every metric: its name and what it means. The names are a contract; units are base units.
+
+/// A metric's name and its HELP text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricName {
+    /// As Prometheus sees it.
+    pub name: &'static str,
+    /// What it means and in which unit.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident = $name:literal, $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $constant: MetricName = MetricName { name: $name, help: $help };
+        )*
+        /// All of them.
+        pub const ALL: &[MetricName] = &[$($constant),*];
+    };
+}
+
+metrics! {
+    LAG_SECONDS = "relevo_replication_lag_seconds",
+        "How far behind the source the target is, in seconds. 0 when caught up; grows while either side is unreachable.";
+    LAG_BYTES = "relevo_replication_lag_bytes",
+        "WAL of the source that has not reached the stage, in bytes. Stays at the last known value while the source is unreachable.";
+    COMMIT_TO_VISIBLE = "relevo_commit_to_visible_seconds",
+        "Time from a transaction's commit on the source until it is visible on the target, in seconds.";
+    TRANSACTIONS_APPLIED = "relevo_transactions_applied_total",
+        "Transactions committed on the target.";
+    CHANGES_APPLIED = "relevo_changes_applied_total",
+        "Changes committed on the target, by operation.";
+    BATCH_TRANSACTIONS = "relevo_batch_transactions",
+        "Transactions that became visible on the target together.";
+    BATCH_APPLY_SECONDS = "relevo_batch_apply_seconds",
+        "Time that the target took for a batch, commit included, in seconds.";
+    BUFFER_BYTES = "relevo_buffer_bytes",
+        "Changes held in memory, waiting or being applied, in bytes.";
+    SPOOL_BYTES = "relevo_spool_bytes",
+        "Changes held on disk, in bytes.";
+    SLOT_RETAINED = "relevo_slot_retained_wal_bytes",
+        "WAL that the source keeps for the slot, in bytes.";
+    SLOT_SAFE = "relevo_slot_safe_wal_bytes",
+        "WAL that can still be written on the source before the slot is in danger, in bytes. Absent when there is no limit.";
+    RECONNECTS = "relevo_reconnects_total",
+        "Times that both ends were opened again, by the side that failed.";
+    ERRORS = "relevo_errors_total",
+        "Errors, by kind. An error that returns at every attempt counts every time.";
+    COPY_ROWS = "relevo_copy_rows_total",
+        "Rows copied by the initial copy.";
+    COPY_BYTES = "relevo_copy_bytes_total",
+        "Data copied by the initial copy, in bytes.";
+    TABLES = "relevo_tables",
+        "Replicated tables, by state.";
+    ROLE = "relevo_role",
+        "1 for the role that the node has, 0 for the other.";
+    EPOCH = "relevo_epoch",
+        "The epoch that the node knows: it grows with each hand-over.";
+    BUILD_INFO = "relevo_build_info",
+        "Always 1; the label says which version runs.";
+    FLOW_STATE = "relevo_flow_state",
+        "1 for the state that the flow is in, 0 for the others.";
+    MISSING_ROWS = "relevo_target_missing_rows_total",
+        "Rows that an update or delete did not find on the target. They are logged, with their keys.";
+    LAST_CONTACT = "relevo_last_contact_seconds",
+        "Time since the side was heard from, in seconds; since the start when it never was.";
+    POSITION = "relevo_position_bytes",
+        "The position in the source's WAL that a stage has reached, in bytes from the WAL's beginning.";
+    HEARTBEAT_AGE = "relevo_heartbeat_age_seconds",
+        "Time since the main loop last went round, in seconds.";
+    PROCESS_CPU = "process_cpu_seconds_total",
+        "User and system CPU time spent, in seconds.";
+    PROCESS_MEMORY = "process_resident_memory_bytes",
+        "Resident memory, in bytes.";
+    PROCESS_FILES = "process_open_fds",
+        "Open file descriptors.";
+    PROCESS_START = "process_start_time_seconds",
+        "When the process started, in seconds since 1970-01-01 UTC.";
+}

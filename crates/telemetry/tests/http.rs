@@ -1,0 +1,421 @@
+//! Every endpoint over a real socket, with a client that speaks plain HTTP/1.1 and nothing more.
+
+#![allow(clippy::unwrap_used, reason = "all of this is test code, helpers too")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use relevo_model::{Side, SourceLsn, Timestamp};
+use relevo_telemetry::{
+    Board, Clock, Committed, HttpOptions, HttpServer, Identity, ReadyRules, Role, RunState, SlotStatus,
+    StatusSnapshot, TableProgress, TableState, TelemetryError, names,
+};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+struct Answer {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        assert_eq!(self.headers["content-type"], "application/json");
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// A server over a board whose clock only moves when it is told to.
+struct Fixture {
+    board: Arc<Board>,
+    clock: Arc<AtomicI64>,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+impl Fixture {
+    async fn start(options: HttpOptions) -> Self {
+        let clock = Arc::new(AtomicI64::new(800_000_000_000_000));
+        let reader = Arc::clone(&clock);
+        let identity = Identity {
+            name: "shop".to_owned(),
+            node: Some("b".to_owned()),
+            role: Role::Standby,
+            epoch: 7,
+            version: "1.2.3".to_owned(),
+        };
+        let from_fn = Clock::from_fn(move || Timestamp::from_postgres_us(reader.load(Ordering::SeqCst)));
+        let board = Board::with_clock(identity, from_fn).unwrap();
+        let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
+        let address = server.address();
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let server = tokio::spawn(server.serve(Arc::clone(&board), options, shutdown));
+        Self { board, clock, address, stop, server }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_postgres_us(self.clock.load(Ordering::SeqCst))
+    }
+
+    fn wait(&self, seconds: i64) {
+        self.clock.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: relevo\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let pair =
+            |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        Answer { status, headers: lines.filter_map(pair).collect(), body: body.to_owned() }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path).await
+    }
+
+    /// A flow that streams, is caught up, and is heard from both sides.
+    fn streaming(&self) {
+        let board = &self.board;
+        board.set_tables(vec![TableProgress {
+            name: "public.orders".to_owned(),
+            state: TableState::Streaming,
+            rows: 3,
+            bytes: 300,
+            total_bytes_estimate: Some(400),
+        }]);
+        board.opened(SourceLsn::new(1000), Some(self.now()));
+        board.source_polled(SourceLsn::new(1000), Some(self.now()));
+        board.contact(Side::Target);
+        board.set_state(RunState::Streaming, None);
+        board.beat();
+    }
+}
+
+/// Parses the exposition format: the samples, and the metrics that have HELP and TYPE.
+fn parse(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
+    let (mut samples, mut types, mut helped) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(!help.is_empty());
+            assert!(helped.insert(name.to_owned()), "{name} comes twice");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(helped.contains(name), "{name} has no HELP");
+            types.insert(name.to_owned(), kind.to_owned());
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let value = if value == "+Inf" { f64::INFINITY } else { value.parse().unwrap() };
+            assert!(samples.insert(series.to_owned(), value).is_none(), "{series} comes twice");
+        }
+    }
+    (samples, types)
+}
+
+#[track_caller]
+fn assert_sample(samples: &BTreeMap<String, f64>, series: &str, expected: f64) {
+    let value = samples.get(series).unwrap_or_else(|| panic!("{series} is missing: {samples:#?}"));
+    assert!((value - expected).abs() < 1e-9, "{series} is {value}, expected {expected}");
+}
+
+#[tokio::test]
+async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    fixture.board.metrics().declare_errors(&["unique_violation"]);
+    let answer = fixture.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let (samples, types) = parse(&answer.body);
+    for series in [
+        "relevo_transactions_applied_total",
+        "relevo_changes_applied_total{op=\"insert\"}",
+        "relevo_changes_applied_total{op=\"update\"}",
+        "relevo_changes_applied_total{op=\"delete\"}",
+        "relevo_changes_applied_total{op=\"truncate\"}",
+        "relevo_reconnects_total{side=\"source\"}",
+        "relevo_reconnects_total{side=\"target\"}",
+        "relevo_errors_total{kind=\"unique_violation\"}",
+        "relevo_copy_rows_total",
+        "relevo_copy_bytes_total",
+        "relevo_target_missing_rows_total",
+        "relevo_buffer_bytes",
+        "relevo_spool_bytes",
+        "relevo_commit_to_visible_seconds_count",
+        "relevo_batch_transactions_count",
+        "relevo_batch_apply_seconds_count",
+        "relevo_tables{state=\"pending\"}",
+        "relevo_tables{state=\"streaming\"}",
+        "relevo_role{role=\"primary\"}",
+        "relevo_flow_state{state=\"failed\"}",
+    ] {
+        assert_sample(&samples, series, 0.0);
+    }
+    assert_sample(&samples, "relevo_role{role=\"standby\"}", 1.0);
+    assert_sample(&samples, "relevo_epoch", 7.0);
+    assert_sample(&samples, "relevo_build_info{version=\"1.2.3\"}", 1.0);
+    assert_sample(&samples, "relevo_flow_state{state=\"preparing\"}", 1.0);
+    assert!(samples.contains_key("relevo_replication_lag_seconds"));
+    for unknown in ["relevo_replication_lag_bytes", "relevo_slot", "relevo_position"] {
+        assert!(!samples.keys().any(|series| series.starts_with(unknown)), "{unknown}");
+    }
+    assert_eq!(types["relevo_commit_to_visible_seconds"], "histogram");
+    assert_eq!(types["relevo_errors_total"], "counter");
+    assert_eq!(types["process_cpu_seconds_total"], "counter");
+}
+
+fn feed(fixture: &Fixture) {
+    let board = &fixture.board;
+    fixture.streaming();
+    let commit_times = [fixture.now(), fixture.now()];
+    fixture.wait(2);
+    board.source_polled(SourceLsn::new(5000), Some(fixture.now()));
+    board.received(SourceLsn::new(4000));
+    board.committed(&Committed {
+        position: SourceLsn::new(3000),
+        commit_times: &commit_times,
+        inserts: 5,
+        deletes: 1,
+        took: Duration::from_millis(20),
+        missing_rows: 1,
+        ..Committed::default()
+    });
+    board.durable(SourceLsn::new(2000));
+    board.metrics().set_buffer_bytes(4096);
+    board.metrics().reconnect(Side::Target);
+    board.error(Some(Side::Target), "disk_full", "the target's disk is full");
+    board.copied("public.orders", 10, 1000);
+    board.set_slot(Some(SlotStatus {
+        name: "relevo_shop".to_owned(),
+        wal_status: Some("reserved".to_owned()),
+        retained_bytes: Some(123),
+        safe_bytes: None,
+    }));
+}
+
+#[tokio::test]
+async fn metrics_follow_the_board() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    feed(&fixture);
+    let (samples, _) = parse(&fixture.get("/metrics").await.body);
+    for (series, expected) in [
+        ("relevo_replication_lag_seconds", 2.0),
+        ("relevo_replication_lag_bytes{stage=\"received\"}", 1000.0),
+        ("relevo_replication_lag_bytes{stage=\"applied\"}", 2000.0),
+        ("relevo_replication_lag_bytes{stage=\"durable\"}", 3000.0),
+        ("relevo_position_bytes{stage=\"source\"}", 5000.0),
+        ("relevo_transactions_applied_total", 2.0),
+        ("relevo_changes_applied_total{op=\"insert\"}", 5.0),
+        ("relevo_changes_applied_total{op=\"delete\"}", 1.0),
+        ("relevo_commit_to_visible_seconds_count", 2.0),
+        ("relevo_commit_to_visible_seconds_sum", 4.0),
+        ("relevo_commit_to_visible_seconds_bucket{le=\"1\"}", 0.0),
+        ("relevo_commit_to_visible_seconds_bucket{le=\"2.5\"}", 2.0),
+        ("relevo_batch_transactions_sum", 2.0),
+        ("relevo_batch_apply_seconds_sum", 0.02),
+        ("relevo_target_missing_rows_total", 1.0),
+        ("relevo_buffer_bytes", 4096.0),
+        ("relevo_reconnects_total{side=\"target\"}", 1.0),
+        ("relevo_errors_total{kind=\"disk_full\"}", 1.0),
+        ("relevo_copy_rows_total", 10.0),
+        ("relevo_copy_bytes_total", 1000.0),
+        ("relevo_slot_retained_wal_bytes", 123.0),
+        ("relevo_tables{state=\"streaming\"}", 1.0),
+        ("relevo_last_contact_seconds{side=\"source\"}", 0.0),
+        ("relevo_flow_state{state=\"streaming\"}", 1.0),
+    ] {
+        assert_sample(&samples, series, expected);
+    }
+    assert!(!samples.contains_key("relevo_slot_safe_wal_bytes"), "there is no limit");
+
+    fixture.board.set_slot(None);
+    fixture.wait(60);
+    let (samples, _) = parse(&fixture.get("/metrics").await.body);
+    assert_sample(&samples, "relevo_replication_lag_seconds", 62.0);
+    assert_sample(&samples, "relevo_replication_lag_bytes{stage=\"applied\"}", 2000.0);
+    assert!(!samples.contains_key("relevo_slot_retained_wal_bytes"), "it cannot be known any more");
+}
+
+#[tokio::test]
+async fn every_metric_is_declared_in_one_place_and_only_there() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    feed(&fixture);
+    fixture.board.set_slot(Some(SlotStatus {
+        name: "relevo_shop".to_owned(),
+        wal_status: None,
+        retained_bytes: Some(1),
+        safe_bytes: Some(1),
+    }));
+    let (_, types) = parse(&fixture.get("/metrics").await.body);
+    let mut declared: Vec<&str> = names::ALL.iter().map(|metric| metric.name).collect();
+    declared.sort_unstable();
+    let seen: Vec<&str> = types.keys().map(String::as_str).collect();
+    assert_eq!(seen, declared);
+    for metric in names::ALL {
+        let unit = ["second", "byte"].iter().find(|unit| metric.name.contains(*unit));
+        assert!(unit.is_none_or(|unit| metric.help.contains(unit)), "{} does not say its unit", metric.name);
+    }
+}
+
+#[tokio::test]
+async fn the_status_document_keeps_its_contract() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    let before = fixture.get("/api/status").await.json();
+    for unknown in
+        ["source_lsn", "received_lsn", "applied_lsn", "durable_lsn", "lag_bytes", "slot", "last_error"]
+    {
+        assert_eq!(before[unknown], Value::Null, "{unknown}");
+    }
+    assert_eq!(before["state"], "preparing");
+
+    feed(&fixture);
+    fixture.board.set_copy_phase(Some("rows"));
+    let answer = fixture.get("/api/status").await;
+    let status = answer.json();
+    let expected = serde_json::json!({
+        "name": "shop",
+        "node": "b",
+        "role": "standby",
+        "epoch": 7,
+        "state": "streaming",
+        "source_lsn": "0/1388",
+        "received_lsn": "0/FA0",
+        "applied_lsn": "0/BB8",
+        "durable_lsn": "0/7D0",
+        "lag_bytes": 2000,
+        "lag_seconds": 2.0,
+        "slot": {"name": "relevo_shop", "wal_status": "reserved", "retained_bytes": 123, "safe_bytes": null},
+        "tables": {"copied": 1, "total": 1},
+        "errors": 1,
+        "version": "1.2.3",
+    });
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&status[key], value, "{key}");
+    }
+    assert_eq!(status["copy"]["total_bytes_estimate"], 400);
+    assert_eq!(status["copy"]["tables"][0]["rows"], 13);
+    assert_eq!(status["last_error"]["kind"], "disk_full");
+    assert_eq!(status["started_at"], "2025-05-08T06:13:20Z");
+    let read: StatusSnapshot = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(read, fixture.board.snapshot(), "it reads back as what was written");
+}
+
+#[tokio::test]
+async fn health_follows_the_heartbeat_and_not_the_state() {
+    let options = HttpOptions { max_heartbeat_age: Duration::from_secs(60), ..HttpOptions::default() };
+    let fixture = Fixture::start(options).await;
+    fixture.board.set_state(RunState::Failed, Some("a unique violation".to_owned()));
+    fixture.wait(60);
+    assert_eq!(fixture.get("/healthz").await.status, 200);
+    fixture.wait(1);
+    let answer = fixture.get("/healthz").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["heartbeat_age_seconds"], 61.0);
+    fixture.board.beat();
+    assert_eq!(fixture.get("/healthz").await.json()["alive"], true);
+}
+
+#[tokio::test]
+async fn readiness_says_what_is_missing() {
+    let ready = ReadyRules { max_lag_seconds: Some(5.0), max_silence_seconds: 10.0 };
+    let fixture = Fixture::start(HttpOptions { ready, ..HttpOptions::default() }).await;
+    let reasons = async || {
+        let answer = fixture.get("/readyz").await;
+        let json = answer.json();
+        assert_eq!(answer.status, if json["ready"] == true { 200 } else { 503 });
+        json["reasons"].to_string()
+    };
+    fixture.board.set_state(RunState::Preparing, Some("waiting for the slot".to_owned()));
+    let first = reasons().await;
+    for part in [
+        "preparing, not streaming: waiting for the slot",
+        "the source was not heard",
+        "the target was not heard",
+    ] {
+        assert!(first.contains(part), "{first}");
+    }
+    fixture.streaming();
+    assert_eq!(reasons().await, "[]");
+
+    fixture.wait(7);
+    assert!(reasons().await.contains("the lag is 7.0 s, 5 s are allowed"));
+    fixture.wait(7);
+    assert!(reasons().await.contains("the target has been silent for 14 s"));
+    fixture.streaming();
+    fixture.board.set_table_state("public.orders", TableState::Copying);
+    assert!(reasons().await.contains("0 of 1 tables are copied"));
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_elsewhere() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    let page = fixture.get("/").await;
+    assert_eq!(page.status, 200);
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    for part in [page, fixture.get("/page.js").await, fixture.get("/page.css").await] {
+        assert_eq!(part.status, 200);
+        assert!(!part.body.contains("http://") && !part.body.contains("https://"));
+        assert!(part.headers["content-security-policy"].starts_with("default-src 'none'"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_and_what_is_not_allowed_is_answered_in_json() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    let missing = fixture.get("/metrics/nope?x=1").await;
+    assert_eq!(missing.status, 404);
+    assert!(missing.json()["error"].is_string());
+    assert_eq!(missing.headers["x-content-type-options"], "nosniff");
+    let posted = fixture.ask("POST", "/metrics").await;
+    assert_eq!(posted.status, 405);
+    assert!(posted.json()["error"].is_string());
+    for path in ["/", "/metrics", "/healthz", "/readyz", "/api/status"] {
+        let (head, get) = (fixture.ask("HEAD", path).await, fixture.get(path).await);
+        assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}");
+        assert_eq!(head.headers["content-type"], get.headers["content-type"], "{path}");
+        assert_eq!(get.headers["cache-control"], "no-store");
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_the_way_out() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    let address = fixture.address.to_string();
+    let error = HttpServer::bind(&address).await.unwrap_err();
+    assert!(matches!(error, TelemetryError::Listen { .. }));
+    let text = error.to_string();
+    for part in [address.as_str(), "in use", "--http-listen", "RELEVO_HTTP_LISTEN"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let text = HttpServer::bind("9187").await.unwrap_err().to_string();
+    assert!(text.contains("expected HOST:PORT"), "{text}");
+}
+
+#[tokio::test]
+async fn shutting_down_does_not_wait_for_a_client_that_says_nothing() {
+    let options = HttpOptions { shutdown_grace: Duration::from_millis(50), ..HttpOptions::default() };
+    let fixture = Fixture::start(options).await;
+    let mut silent = TcpStream::connect(fixture.address).await.unwrap();
+    silent.write_all(b"GET /metrics HTTP/1.1\r\n").await.unwrap();
+    assert_eq!(fixture.get("/healthz").await.status, 200);
+    fixture.stop.send(()).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), fixture.server).await.unwrap().unwrap();
+    assert!(TcpStream::connect(fixture.address).await.is_err(), "nobody listens any more");
+}
