@@ -10,6 +10,7 @@ mod transform;
 #[cfg(test)]
 mod tests;
 
-pub use split::{Piece, split};
-pub use statement::summary;
+#[cfg(test)]
+use split::{Piece, split};
+pub use statement::{not_valid, summary};
 pub use transform::{Adapted, AdaptedStatement, TargetFacts, transform};

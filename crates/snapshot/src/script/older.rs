@@ -26,7 +26,9 @@ pub(super) fn before_18(statement: &Statement<'_>) -> Older {
         return Older::Same;
     }
     if statement.after(&["add", "constraint"]).is_some() && statement.after(&["not", "enforced"]).is_some() {
-        return Older::Nothing("left out, because constraints that are not enforced need PostgreSQL 18 on the target".to_owned());
+        return Older::Nothing(
+            "left out, because constraints that are not enforced need PostgreSQL 18 on the target".to_owned(),
+        );
     }
     // ALTER TABLE [ONLY] t ADD CONSTRAINT name NOT NULL column [NO INHERIT] [NOT VALID];
     let Some(name) = statement.after(&["add", "constraint"]) else { return Older::Same };
@@ -35,7 +37,8 @@ pub(super) fn before_18(statement: &Statement<'_>) -> Older {
         return Older::Same;
     }
     if statement.after(&["not", "valid"]).is_some() {
-        let reason = "left out, because constraints NOT NULL that are not valid need PostgreSQL 18 on the target";
+        let reason =
+            "left out, because constraints NOT NULL that are not valid need PostgreSQL 18 on the target";
         return Older::Nothing(reason.to_owned());
     }
     let (Some(add), Some(column)) = (statement.tokens.get(name - 2), statement.tokens.get(name + 3)) else {
@@ -47,7 +50,9 @@ pub(super) fn before_18(statement: &Statement<'_>) -> Older {
 
 /// CREATE TABLE: looks through the list of columns and constraints.
 fn create(statement: &Statement<'_>, head: usize) -> Older {
-    let Some(open) = statement.tokens.iter().position(|token| token.is_symbol('(')) else { return Older::Same };
+    let Some(open) = statement.tokens.iter().position(|token| token.is_symbol('(')) else {
+        return Older::Same;
+    };
     let mut elements: Vec<Range<usize>> = Vec::new();
     let mut depth = 0_usize;
     let mut first = open + 1;
@@ -173,9 +178,8 @@ impl<'a> Edits<'_, 'a> {
         for column in &self.not_null {
             sql.push_str(&format!("\nALTER TABLE ONLY {table} ALTER COLUMN {column} SET NOT NULL;"));
         }
-        let reason = (self.virtual_columns > 0).then(|| {
-            "stored on the target, because virtual generated columns need PostgreSQL 18".to_owned()
-        });
+        let reason = (self.virtual_columns > 0)
+            .then(|| "stored on the target, because virtual generated columns need PostgreSQL 18".to_owned());
         Older::Instead(sql, reason)
     }
 }

@@ -13,9 +13,9 @@ pub enum Piece<'a> {
     Blank(&'a str),
 }
 
+#[cfg(test)]
 impl<'a> Piece<'a> {
     /// Exactly what stands in the script.
-    #[must_use]
     pub fn text(&self) -> &'a str {
         match self {
             Self::Statement(text) | Self::Meta(text) | Self::Blank(text) => text,

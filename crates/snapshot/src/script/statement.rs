@@ -95,3 +95,15 @@ pub fn summary(statement: &str) -> String {
         None => line,
     }
 }
+
+/// A statement that adds a foreign key, put so that the rows there are need not satisfy it; `None` for any other.
+#[must_use]
+pub fn not_valid(statement: &str) -> Option<String> {
+    let parsed = Statement::new(statement);
+    // Behind SET LOCAL statements, perhaps.
+    let foreign_key =
+        parsed.after(&["foreign", "key"]).is_some() && parsed.after(&["add", "constraint"]).is_some();
+    let checked = parsed.after(&["not", "valid"]).is_none();
+    let body = parsed.body().trim_end_matches(';');
+    (foreign_key && checked).then(|| format!("{body} NOT VALID;"))
+}

@@ -80,7 +80,8 @@ fn statements_for_a_role_that_is_missing_are_left_out_and_counted() {
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(adapted.warnings.len(), 1, "{:?}", adapted.warnings);
     assert!(
-        adapted.warnings[0].contains("\"relevo awkward; reader\" does not exist on the target (7 statements)")
+        adapted.warnings[0]
+            .contains("\"relevo awkward; reader\" does not exist on the target (7 statements)")
     );
     let post = transform(POST_DATA, &facts);
     assert!(!sql(&post).iter().any(|text| text.contains("see; all")));
@@ -179,6 +180,14 @@ fn a_summary_shows_no_password() {
     let warnings = transform(&gone, &facts()).warnings;
     assert!(!warnings[0].contains("secret"), "{warnings:?}");
     assert!(summary(&"x ".repeat(1000)).len() < 200);
+}
+
+#[test]
+fn only_foreign_keys_can_be_left_unchecked() {
+    let key = "SET LOCAL x = '';\nALTER TABLE ONLY a\n    ADD CONSTRAINT b FOREIGN KEY (c) REFERENCES d(e) DEFERRABLE;";
+    assert_eq!(not_valid(key).as_deref(), Some(format!("{} NOT VALID;", key.trim_end_matches(';')).as_str()));
+    assert_eq!(not_valid(&not_valid(key).unwrap()), None);
+    assert_eq!(not_valid("ALTER TABLE ONLY a ADD CONSTRAINT b PRIMARY KEY (foreign_key);"), None);
 }
 
 /// Scraps that make a lexer stumble.

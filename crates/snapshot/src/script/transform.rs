@@ -229,7 +229,9 @@ impl<'f> Transformer<'f> {
             && let Some(method) = statement.last_after(&["set", "compression"])
             && !self.facts.compressions.contains(&method)
         {
-            return Fate::Miss(format!("left out, because the target was built without {method} compression"));
+            return Fate::Miss(format!(
+                "left out, because the target was built without {method} compression"
+            ));
         }
         if self.facts.version_num < 180_000 {
             return match before_18(statement) {
@@ -304,7 +306,9 @@ impl<'f> Transformer<'f> {
         if statement.begins(&["comment", "on", "extension"])
             || (statement.begins(&["comment", "on", "schema"]) && schema_exists())
         {
-            return Some("left out, because only its owner can comment on what the target had already".to_owned());
+            return Some(
+                "left out, because only its owner can comment on what the target had already".to_owned(),
+            );
         }
         None
     }

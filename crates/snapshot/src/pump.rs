@@ -1,0 +1,142 @@
+//! Rows from one COPY into another: bytes pass as they are, memory is bounded, and a target that refuses a row is
+//! noticed soon.
+
+use std::pin::pin;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
+use relevo_connect::SqlSession;
+use tokio_postgres::Error;
+
+use crate::SnapshotError;
+
+/// How many bytes are sent to the target at once. A single row that is longer goes alone.
+const CHUNK_BYTES: usize = 128 * 1024;
+
+/// How many bytes one COPY into the target takes. The server's verdict is only seen at a COPY's end, so a large
+/// table goes in several, within the same transaction: a row that the target refuses in the first gigabyte is not
+/// found out after the last.
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What has gone through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Copied {
+    /// Rows that the source sent.
+    pub(crate) sent_rows: u64,
+    /// Rows that the target says it has stored.
+    pub(crate) stored_rows: u64,
+    /// Bytes of COPY text.
+    pub(crate) bytes: u64,
+}
+
+/// The two statements of a table's copy, and its name for errors.
+pub(crate) struct Pump<'s> {
+    pub(crate) source: &'s SqlSession,
+    pub(crate) target: &'s SqlSession,
+    pub(crate) copy_out: String,
+    pub(crate) copy_in: String,
+    pub(crate) table: String,
+}
+
+impl Pump<'_> {
+    /// Copies until the source has no more rows. `progress` gets the rows and bytes of each chunk.
+    ///
+    /// The caller holds a transaction open on the target. On an error, or when the future is dropped, the COPY on
+    /// the target has not ended in order, so its transaction cannot be committed.
+    pub(crate) async fn run(&self, progress: impl Fn(u64, u64)) -> Result<Copied, SnapshotError> {
+        let mut rows =
+            pin!(self.source.copy_out(&self.copy_out).await.map_err(|error| self.source_error(error))?);
+        let mut copied = Copied::default();
+        let mut source_open = true;
+        while source_open {
+            let mut sink = pin!(
+                self.target
+                    .copy_in::<_, Bytes>(&self.copy_in)
+                    .await
+                    .map_err(|error| self.target_error(error))?
+            );
+            let end_bytes = copied.bytes + SEGMENT_BYTES;
+            let mut chunk = Chunk::default();
+            loop {
+                let Some(piece) = rows.next().await else {
+                    source_open = false;
+                    break;
+                };
+                // Dropping the sink fails the COPY on the target.
+                chunk.push(&piece.map_err(|error| self.source_error(error))?);
+                if chunk.buffer.len() < CHUNK_BYTES {
+                    continue;
+                }
+                let between_rows = chunk.between_rows;
+                let sent = chunk.take(&mut copied, &progress);
+                if let Err(error) = sink.feed(sent).await {
+                    return Err(self.target_error(sink.as_mut().finish().await.err().unwrap_or(error)));
+                }
+                if copied.bytes >= end_bytes && between_rows {
+                    break;
+                }
+            }
+            if !chunk.buffer.is_empty() {
+                let sent = chunk.take(&mut copied, &progress);
+                sink.feed(sent).await.map_err(|error| self.target_error(error))?;
+            }
+            copied.stored_rows += sink.finish().await.map_err(|error| self.target_error(error))?;
+        }
+        Ok(copied)
+    }
+
+    fn source_error(&self, error: Error) -> SnapshotError {
+        SnapshotError::source_sql(format!("reading the rows of {}", self.table))(error)
+    }
+
+    fn target_error(&self, error: Error) -> SnapshotError {
+        SnapshotError::target_sql(format!("writing the rows of {}", self.table))(error)
+    }
+}
+
+/// Rows that wait to be sent together: the source sends each in a message of its own.
+#[derive(Default)]
+struct Chunk {
+    buffer: BytesMut,
+    rows: u64,
+    /// The last byte ends a row.
+    between_rows: bool,
+}
+
+impl Chunk {
+    /// In COPY's text format a line feed only stands at the end of a row; within values it is written as `\n`
+    /// (manual, *COPY*, *Text Format*). So line feeds count rows.
+    fn push(&mut self, piece: &[u8]) {
+        self.rows += piece.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
+        self.between_rows = piece.last().map_or(self.between_rows, |byte| *byte == b'\n');
+        self.buffer.extend_from_slice(piece);
+    }
+
+    fn take(&mut self, copied: &mut Copied, progress: &impl Fn(u64, u64)) -> Bytes {
+        let bytes = self.buffer.split().freeze();
+        let (rows, length) = (std::mem::take(&mut self.rows), bytes.len() as u64);
+        copied.sent_rows += rows;
+        copied.bytes += length;
+        progress(rows, length);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_counted_however_the_bytes_are_cut() {
+        let text = b"1\ta\\nb\n2\t\\N\n\n";
+        for cut in 0..text.len() {
+            let (mut chunk, mut copied) = (Chunk::default(), Copied::default());
+            chunk.push(&text[..cut]);
+            chunk.push(&text[cut..]);
+            assert!(chunk.between_rows);
+            assert_eq!(&chunk.take(&mut copied, &|_, _| {})[..], text);
+            assert_eq!((copied.sent_rows, copied.bytes), (3, text.len() as u64));
+            assert!(chunk.buffer.is_empty());
+        }
+    }
+}

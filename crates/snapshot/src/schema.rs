@@ -1,0 +1,219 @@
+//! The schema on its way to the target: types, functions and tables before the rows, indexes, constraints and
+//! triggers after them.
+
+use relevo_connect::SqlSession;
+use relevo_model::FlowName;
+use relevo_state as state;
+use tokio_postgres::error::SqlState;
+
+use crate::pg_dump::{PgDump, Section};
+use crate::plan::{CopyPlan, SchemaAction};
+use crate::script::{Adapted, AdaptedStatement, TargetFacts, not_valid, summary, transform};
+use crate::session::Sessions;
+use crate::{CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, Phase, SnapshotError, Stop, sql};
+
+/// Makes the target's tables ready for rows and records them as the flow's, all in one transaction.
+///
+/// When the schema is copied, what comes after the rows is stored in the same transaction for [`crate::finish`].
+///
+/// # Errors
+/// [`SnapshotError`]; the target is then as it was, except for the (empty) schema `relevo`.
+pub async fn copy_schema(
+    options: &CopyOptions,
+    plan: &CopyPlan,
+    snapshot: &ExportedSnapshot,
+    observer: &dyn CopyObserver,
+    stop: &Stop,
+) -> Result<(), SnapshotError> {
+    let sessions = Sessions::new(options);
+    sessions
+        .run(stop, async {
+            let mut target = sessions.target().await?;
+            state::install(&mut target).await.map_err(SnapshotError::state)?;
+            match &plan.schema {
+                SchemaAction::Copy(pg_dump) => {
+                    let encoding = sessions.source_encoding(&target).await?;
+                    let dump = dump(options, pg_dump, snapshot, encoding).await?;
+                    let facts = facts(&target).await?;
+                    let (before, after) = adapt(&dump, &facts, observer);
+                    create(options, plan, &target, &before, &after, observer).await
+                }
+                SchemaAction::Existing | SchemaAction::Ready => {
+                    begin(&target).await?;
+                    record(options, plan, &target).await?;
+                    commit(&target).await
+                }
+            }?;
+            target.close().await;
+            Ok(())
+        })
+        .await
+}
+
+/// Both parts of the schema, as `pg_dump` wrote them.
+async fn dump(
+    options: &CopyOptions,
+    pg_dump: &PgDump,
+    snapshot: &ExportedSnapshot,
+    encoding: &str,
+) -> Result<(String, String), SnapshotError> {
+    let part = |section| pg_dump.dump(&options.source, &snapshot.name, encoding, section);
+    tokio::try_join!(part(Section::PreData), part(Section::PostData))
+}
+
+fn adapt(dump: &(String, String), facts: &TargetFacts, observer: &dyn CopyObserver) -> (Adapted, Adapted) {
+    let (before, after) = (transform(&dump.0, facts), transform(&dump.1, facts));
+    for message in before.warnings.iter().chain(&after.warnings) {
+        observer.event(CopyEvent::Warning { message });
+    }
+    (before, after)
+}
+
+/// What the target has, for adapting the dump to it.
+async fn facts(target: &SqlSession) -> Result<TargetFacts, SnapshotError> {
+    // Since version 16 a member of a role may be kept from acting for it.
+    let act_for = if target.server_version_num() >= 160_000 { "SET" } else { "MEMBER" };
+    let row = target
+        .query_one(sql::TARGET_FACTS, &[&act_for])
+        .await
+        .map_err(SnapshotError::target_sql("reading what the target has"))?;
+    let set = |index: usize| row.get::<_, Vec<String>>(index).into_iter().collect();
+    Ok(TargetFacts {
+        version_num: row.get(0),
+        superuser: row.get(1),
+        roles: set(2),
+        assumable_roles: set(3),
+        tablespaces: set(4),
+        schemas: set(5),
+        settings: set(6),
+        compressions: set(7),
+    })
+}
+
+async fn create(
+    options: &CopyOptions,
+    plan: &CopyPlan,
+    target: &SqlSession,
+    before: &Adapted,
+    after: &Adapted,
+    observer: &dyn CopyObserver,
+) -> Result<(), SnapshotError> {
+    let phase = Phase::Schema;
+    observer.event(CopyEvent::PhaseStarted { phase, steps: before.statements.len(), estimated_bytes: 0 });
+    begin(target).await?;
+    let mut settings = "";
+    for statement in &before.statements {
+        if statement.settings != settings {
+            run(target, statement, &statement.settings).await?;
+            settings = &statement.settings;
+        }
+        run(target, statement, &statement.sql).await?;
+        observer.event(CopyEvent::StepFinished { phase });
+    }
+    record(options, plan, target).await?;
+    let after: Vec<String> = after.statements.iter().map(AdaptedStatement::alone).collect();
+    state::save_statements(&**target, &options.flow, &after).await.map_err(SnapshotError::state)?;
+    commit(target).await
+}
+
+async fn run(target: &SqlSession, statement: &AdaptedStatement, text: &str) -> Result<(), SnapshotError> {
+    let named = |source| SnapshotError::Statement { statement: summary(&statement.sql), source };
+    target.batch_execute(text).await.map_err(named)
+}
+
+/// Records the flow, its tables, and that they are there.
+async fn record(options: &CopyOptions, plan: &CopyPlan, target: &SqlSession) -> Result<(), SnapshotError> {
+    let (flow, client) = (&options.flow, &**target);
+    state::create_flow(client, flow).await.map_err(SnapshotError::state)?;
+    for old in state::tables(client, flow).await.map_err(SnapshotError::state)? {
+        let planned = |name: &relevo_catalog::TableName| name.schema == old.schema && name.name == old.name;
+        if !plan.jobs.iter().any(|job| planned(&job.table)) {
+            state::drop_table(client, flow, &old.schema, &old.name).await.map_err(SnapshotError::state)?;
+        }
+    }
+    for job in &plan.jobs {
+        let (schema, name) = (&job.table.schema, &job.table.name);
+        state::register_table(client, flow, schema, name, job.insert_only)
+            .await
+            .map_err(SnapshotError::state)?;
+    }
+    state::mark_schema_ready(client, flow).await.map_err(SnapshotError::state)
+}
+
+pub(crate) async fn begin(target: &SqlSession) -> Result<(), SnapshotError> {
+    target.batch_execute("BEGIN").await.map_err(SnapshotError::target_sql("beginning a transaction"))
+}
+
+pub(crate) async fn commit(target: &SqlSession) -> Result<(), SnapshotError> {
+    target.batch_execute("COMMIT").await.map_err(SnapshotError::target_sql("committing"))
+}
+
+/// Creates what comes after the rows: each stored statement in a transaction of its own, together with the note
+/// that it is done, so that an interrupted run goes on where it was.
+pub(crate) async fn create_after_rows(
+    flow: &FlowName,
+    target: &SqlSession,
+    observer: &dyn CopyObserver,
+) -> Result<(), SnapshotError> {
+    let pending = state::pending_statements(&**target, flow).await.map_err(SnapshotError::state)?;
+    let phase = Phase::Indexes;
+    observer.event(CopyEvent::PhaseStarted { phase, steps: pending.len(), estimated_bytes: 0 });
+    for (ordinal, statement) in pending {
+        match create_one(flow, target, ordinal, &statement).await {
+            Ok(()) => {}
+            Err(SnapshotError::Statement { source, .. })
+                if source.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) =>
+            {
+                foreign_key(flow, target, (ordinal, &statement), source, observer).await?;
+            }
+            Err(error) => return Err(error),
+        }
+        observer.event(CopyEvent::StepFinished { phase });
+    }
+    Ok(())
+}
+
+async fn create_one(
+    flow: &FlowName,
+    target: &SqlSession,
+    ordinal: i32,
+    statement: &str,
+) -> Result<(), SnapshotError> {
+    begin(target).await?;
+    if let Err(source) = target.batch_execute(statement).await {
+        // The session goes on after a foreign key that does not hold.
+        target.batch_execute("ROLLBACK").await.map_err(SnapshotError::target_sql("rolling back"))?;
+        return Err(SnapshotError::Statement { statement: summary(statement), source });
+    }
+    state::finish_statement(&**target, flow, ordinal).await.map_err(SnapshotError::state)?;
+    commit(target).await
+}
+
+/// A foreign key that does not hold: it points into a table whose rows are not copied, or is violated on the
+/// source too. It is created without looking at the rows there are, or else left out; either way somebody is told.
+async fn foreign_key(
+    flow: &FlowName,
+    target: &SqlSession,
+    (ordinal, statement): (i32, &str),
+    violation: tokio_postgres::Error,
+    observer: &dyn CopyObserver,
+) -> Result<(), SnapshotError> {
+    let name = summary(statement);
+    let why = relevo_connect::describe(&violation);
+    if let Some(unchecked) = not_valid(statement) {
+        match create_one(flow, target, ordinal, &unchecked).await {
+            Ok(()) => {
+                let message = format!("created as NOT VALID, because rows violate it: {name}: {why}");
+                observer.event(CopyEvent::Warning { message: &message });
+                return Ok(());
+            }
+            // A foreign key of a partitioned table cannot be NOT VALID before version 18.
+            Err(SnapshotError::Statement { source, .. }) if source.as_db_error().is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    state::finish_statement(&**target, flow, ordinal).await.map_err(SnapshotError::state)?;
+    let message = format!("left out, because rows violate it: {name}: {why}");
+    observer.event(CopyEvent::Warning { message: &message });
+    Ok(())
+}

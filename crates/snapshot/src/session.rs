@@ -1,0 +1,135 @@
+//! The sessions of a copy: how they are set up on either side, the lock of the flow, and how they end when the
+//! work is to stop.
+
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use relevo_connect::{Canceller, SessionSettings, SqlSession, connect_sql};
+use relevo_model::Side;
+
+use crate::sql;
+use crate::{CopyOptions, SnapshotError, Stop};
+
+/// How long the servers may take to be told that nobody waits any more.
+const CANCEL_LIMIT: Duration = Duration::from_secs(1);
+
+/// The encoding that values travel in when neither server can convert.
+const SQL_ASCII: &str = "SQL_ASCII";
+
+/// How often a server looks whether its client is still there while it builds an index or waits for a lock.
+const CHECK_CLIENT: &str = "SET client_connection_check_interval = '2s'";
+
+/// Opens sessions, and remembers them so that their work can be cancelled.
+pub(crate) struct Sessions<'o> {
+    pub(crate) options: &'o CopyOptions,
+    open: Mutex<Vec<Canceller>>,
+}
+
+impl<'o> Sessions<'o> {
+    pub(crate) fn new(options: &'o CopyOptions) -> Self {
+        Self { options, open: Mutex::new(Vec::new()) }
+    }
+
+    /// Does the work unless it is to stop: then the servers are told to cancel it, and its sessions are closed.
+    pub(crate) async fn run<T>(
+        &self,
+        stop: &Stop,
+        work: impl Future<Output = Result<T, SnapshotError>>,
+    ) -> Result<T, SnapshotError> {
+        tokio::select! {
+            biased;
+            () = stop.requested() => {}
+            result = work => return result,
+        }
+        let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        let cancels = open.iter().map(Canceller::cancel);
+        // A server that cannot be reached learns it from the closed connection.
+        let _ = tokio::time::timeout(CANCEL_LIMIT, futures_util::future::join_all(cancels)).await;
+        Err(SnapshotError::Stopped)
+    }
+
+    async fn open(&self, side: Side, settings: &SessionSettings) -> Result<SqlSession, SnapshotError> {
+        let info = match side {
+            Side::Source => &self.options.source,
+            Side::Target => &self.options.target,
+        };
+        let session = connect_sql(&info.patient_writes(), side, settings).await?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.push(session.canceller());
+        drop(open);
+        // Not every platform has it, and a server without it finds out later.
+        if let Err(error) = session.batch_execute(CHECK_CLIENT).await {
+            tracing::debug!(%side, error = %relevo_connect::describe(&error), "the server does not watch its clients");
+        }
+        Ok(session)
+    }
+
+    fn settings(&self) -> SessionSettings {
+        SessionSettings::for_values(self.options.flow.slot())
+            // Rows that a policy hides are an error instead of missing in silence.
+            .with("row_security", "off")
+            .with("standard_conforming_strings", "on")
+            .with("client_min_messages", "warning")
+            .with("default_transaction_isolation", "read committed")
+    }
+
+    /// A session that reads the source. `encoding`: what [`Sessions::source_encoding`] says.
+    pub(crate) async fn source(&self, encoding: &str) -> Result<SqlSession, SnapshotError> {
+        self.open(Side::Source, &self.settings().with("client_encoding", encoding)).await
+    }
+
+    /// A session that writes the target: triggers and foreign keys do not act in it, nor do event triggers, and it
+    /// can write where others may only read. It holds the lock of the flow, so it is the only one that writes.
+    pub(crate) async fn target(&self) -> Result<SqlSession, SnapshotError> {
+        let settings = self
+            .settings()
+            .with("session_replication_role", "replica")
+            .with("default_transaction_read_only", "off")
+            .with("check_function_bodies", "off")
+            .with("synchronous_commit", "off");
+        let session = self.open(Side::Target, &settings).await?;
+        if encoding_of(&session, Side::Target).await? == SQL_ASCII {
+            session
+                .batch_execute("SET client_encoding = 'SQL_ASCII'")
+                .await
+                .map_err(SnapshotError::target_sql("setting the encoding"))?;
+        }
+        self.lock(&session).await?;
+        Ok(session)
+    }
+
+    async fn lock(&self, session: &SqlSession) -> Result<(), SnapshotError> {
+        let key = self.options.flow.lock_key();
+        let error = || SnapshotError::target_sql("taking the flow's lock");
+        let row = session.query_one(sql::TRY_LOCK, &[&key]).await.map_err(error())?;
+        if row.get(0) {
+            return Ok(());
+        }
+        // An earlier process of ours that was killed: its backend ends once it has read what is in its socket.
+        tracing::warn!(
+            flow = %self.options.flow,
+            "another session works for this flow on the target; waiting until it ends"
+        );
+        session.query_one(sql::LOCK, &[&key]).await.map(drop).map_err(error())
+    }
+
+    /// The encoding of the source's session. Between two databases without an encoding, bytes pass as they are.
+    pub(crate) async fn source_encoding(&self, target: &SqlSession) -> Result<&'static str, SnapshotError> {
+        if encoding_of(target, Side::Target).await? != SQL_ASCII {
+            return Ok("UTF8");
+        }
+        let source = self.source("UTF8").await?;
+        let encoding = encoding_of(&source, Side::Source).await?;
+        source.close().await;
+        Ok(if encoding == SQL_ASCII { SQL_ASCII } else { "UTF8" })
+    }
+}
+
+async fn encoding_of(session: &SqlSession, side: Side) -> Result<String, SnapshotError> {
+    let row = session
+        .query_one(sql::DATABASE_ENCODING, &[])
+        .await
+        .map_err(SnapshotError::sql(side, "reading the encoding"))?;
+    Ok(row.get(0))
+}

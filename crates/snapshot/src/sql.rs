@@ -1,0 +1,123 @@
+//! The SQL of this crate that is no more than a text. Names of tables are quoted by whoever puts them in.
+
+use relevo_catalog::{TableName, quote_identifier, quote_literal};
+
+/// What the target has, for adapting a dump. One row, arrays of text.
+pub(crate) const TARGET_FACTS: &str = "
+SELECT pg_catalog.current_setting('server_version_num')::int4,
+       (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
+       ARRAY(SELECT rolname::text FROM pg_catalog.pg_roles),
+       ARRAY(SELECT rolname::text FROM pg_catalog.pg_roles
+             WHERE pg_catalog.pg_has_role(current_user, oid, $1)),
+       ARRAY(SELECT spcname::text FROM pg_catalog.pg_tablespace),
+       ARRAY(SELECT nspname::text FROM pg_catalog.pg_namespace),
+       ARRAY(SELECT name FROM pg_catalog.pg_settings),
+       ARRAY(SELECT m FROM pg_catalog.pg_settings, pg_catalog.unnest(enumvals) AS m
+             WHERE name = 'default_toast_compression')";
+
+/// `server_version_num`.
+pub(crate) const VERSION: &str = "SELECT pg_catalog.current_setting('server_version_num')::int4";
+
+/// The encoding of the database, by name.
+pub(crate) const DATABASE_ENCODING: &str = "SELECT pg_catalog.getdatabaseencoding()";
+
+/// The key is a parameter.
+pub(crate) const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
+/// The key is a parameter.
+pub(crate) const LOCK: &str = "SELECT pg_catalog.pg_advisory_lock($1)";
+
+/// Whether foreign keys of other tables point at this one. A parameter: its name, quoted.
+pub(crate) const IS_REFERENCED: &str = "
+SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint AS c
+               WHERE c.contype = 'f' AND c.confrelid = pg_catalog.to_regclass($1)
+                 AND c.conrelid <> c.confrelid)";
+
+/// The populated materialized views that users made.
+pub(crate) const POPULATED_VIEWS: &str = "
+SELECT n.nspname::text, c.relname::text
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind = 'm' AND c.relispopulated
+  AND n.nspname <> 'relevo' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                  WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                    AND d.deptype = 'e')
+ORDER BY 1, 2";
+
+/// Which materialized views there are. Parameters: schemas and names.
+pub(crate) const EXISTING_VIEWS: &str = "
+SELECT n.nspname::text, c.relname::text
+FROM pg_catalog.unnest($1::text[], $2::text[]) AS wanted (schema, name)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.schema
+JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind = 'm'
+ORDER BY 1, 2";
+
+/// Parameters: the sequence's name, quoted; its last value; whether that was handed out.
+pub(crate) const SET_SEQUENCE: &str = "SELECT pg_catalog.setval(($1::text)::pg_catalog.regclass, $2, $3)";
+
+/// The publication's settings. A parameter: its name.
+pub(crate) const PUBLICATION: &str = "
+SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot
+FROM pg_catalog.pg_publication WHERE pubname = $1";
+
+/// The tables that a publication lists. A parameter: its name.
+pub(crate) const PUBLICATION_TABLES: &str = "
+SELECT n.nspname::text, c.relname::text
+FROM pg_catalog.pg_publication AS p
+JOIN pg_catalog.pg_publication_rel AS r ON r.prpubid = p.oid
+JOIN pg_catalog.pg_class AS c ON c.oid = r.prrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE p.pubname = $1
+ORDER BY 1, 2";
+
+/// Begins a transaction of the source that sees what the exported snapshot sees.
+pub(crate) fn import_snapshot(name: &str) -> String {
+    format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+        quote_literal(name)
+    )
+}
+
+/// Reads a table's rows. A table with children gives only its own; a partitioned one those of its partitions.
+pub(crate) fn copy_out(table: &TableName, columns: &[String], partitioned: bool) -> String {
+    let name = table.quoted();
+    match (partitioned, columns) {
+        (true, _) => format!("COPY (SELECT {} FROM {name}) TO STDOUT", list(columns)),
+        (false, []) => format!("COPY {name} TO STDOUT"),
+        (false, _) => format!("COPY {name} ({}) TO STDOUT", list(columns)),
+    }
+}
+
+/// Writes a table's rows.
+pub(crate) fn copy_in(table: &TableName, columns: &[String]) -> String {
+    let name = table.quoted();
+    match columns {
+        [] => format!("COPY {name} FROM STDIN"),
+        _ => format!("COPY {name} ({}) FROM STDIN", list(columns)),
+    }
+}
+
+/// `a table`, without its children unless it is partitioned (which has no rows of its own).
+pub(crate) fn only(table: &TableName, partitioned: bool) -> String {
+    if partitioned { table.quoted() } else { format!("ONLY {}", table.quoted()) }
+}
+
+fn list(columns: &[String]) -> String {
+    columns.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_statements_quote_every_name_and_allow_for_no_columns() {
+        let table = TableName::new("S", "t\"x");
+        let columns = ["a".to_owned(), "B c".to_owned()];
+        assert_eq!(copy_out(&table, &columns, false), r#"COPY "S"."t""x" ("a", "B c") TO STDOUT"#);
+        assert_eq!(copy_out(&table, &columns, true), r#"COPY (SELECT "a", "B c" FROM "S"."t""x") TO STDOUT"#);
+        assert_eq!(copy_out(&table, &[], true), r#"COPY (SELECT  FROM "S"."t""x") TO STDOUT"#);
+        assert_eq!(copy_in(&table, &columns), r#"COPY "S"."t""x" ("a", "B c") FROM STDIN"#);
+        assert_eq!(copy_in(&table, &[]), r#"COPY "S"."t""x" FROM STDIN"#);
+        assert_eq!(only(&table, false), r#"ONLY "S"."t""x""#);
+    }
+}
