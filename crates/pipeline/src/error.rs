@@ -68,11 +68,16 @@ impl FlowError {
         Self::End { side: fault.side(), class: fault.class(), kind: fault.kind(), cause: Box::new(fault) }
     }
 
-    /// The error and its causes in one line, for a log or a status page.
+    /// What went wrong with its causes, in one line, for a log or a status page. Which end it was is not repeated:
+    /// [`Fault::side`] says it.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = self.source();
+        let first: &dyn Error = match self {
+            Self::End { cause, .. } => cause.as_ref(),
+            other => other,
+        };
+        let mut text = first.to_string();
+        let mut next = first.source();
         while let Some(cause) = next {
             let words = cause.to_string();
             // Some libraries repeat the cause in their own text.

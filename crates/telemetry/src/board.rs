@@ -16,7 +16,7 @@ use crate::{Clock, Lag, Metrics, Role, RunState, SlotStatus, TableProgress, Tabl
 /// Who this is.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The flow's name.
+    /// The flow's name; empty while it is not known, see [`Board::set_name`].
     pub name: String,
     /// The node that the process stands next to, when there is a configuration file.
     pub node: Option<String>,
@@ -81,6 +81,7 @@ pub struct Board {
 
 #[derive(Debug)]
 struct Inner {
+    name: String,
     role: Role,
     epoch: u64,
     state: RunState,
@@ -115,6 +116,7 @@ impl Board {
         let since_1970 = now.seconds_since(Timestamp::from_unix_us(0));
         let metrics = Metrics::new(&identity.version, since_1970)?;
         let inner = Inner {
+            name: identity.name.clone(),
             role: identity.role,
             epoch: identity.epoch,
             state: RunState::Preparing,
@@ -158,6 +160,11 @@ impl Board {
     pub fn beat_age_seconds(&self) -> f64 {
         let beat = Timestamp::from_postgres_us(self.beat_us.load(Ordering::Relaxed));
         self.clock.now().seconds_since(beat)
+    }
+
+    /// The flow's name, when it was not known at the start: a derived one takes both databases.
+    pub fn set_name(&self, name: &str) {
+        name.clone_into(&mut self.inner().name);
     }
 
     /// The flow does something else from now on; `detail` says why or what next, for people.
@@ -294,7 +301,7 @@ impl Board {
         let lag = &inner.lag;
         let silent = |side| lag.was_heard(side).then(|| lag.silent_seconds(side, now));
         StatusSnapshot {
-            name: self.identity.name.clone(),
+            name: inner.name.clone(),
             node: self.identity.node.clone(),
             role: inner.role,
             epoch: inner.epoch,

@@ -284,6 +284,9 @@ async fn the_status_document_keeps_its_contract() {
         assert_eq!(before[unknown], Value::Null, "{unknown}");
     }
     assert_eq!(before["state"], "preparing");
+    fixture.board.set_name("shop_renamed");
+    assert_eq!(fixture.get("/api/status").await.json()["name"], "shop_renamed");
+    fixture.board.set_name("shop");
 
     feed(&fixture);
     fixture.board.set_copy_phase(Some("rows"));
