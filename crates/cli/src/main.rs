@@ -1,2 +1,65 @@
-//! Placeholder.
-fn main() {}
+//! The program `relevo`: reads the command line, runs a command, and turns its end into an exit code.
+
+mod args;
+mod check;
+mod connect;
+mod error;
+mod errors;
+mod logging;
+mod output;
+mod reset;
+mod run;
+mod settings;
+mod status;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command, FlowArgs};
+use crate::error::CliError;
+use crate::settings::File;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("relevo: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<(), CliError> {
+    let file = File::read(config(&cli.command))?;
+    logging::start(&cli.log, file.log())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("the runtime could not be started: {error}")))?;
+    let result = runtime.block_on(async {
+        match &cli.command {
+            Command::Run(args) => run::run(args, &file).await,
+            Command::Status(args) => status::run(args, &file).await,
+            Command::Check(args) => check::run(args, &file).await,
+            Command::Errors(args) => errors::run(args, &file).await,
+            Command::Reset(args) => reset::run(args, &file).await,
+        }
+    });
+    // A name lookup or file access that hangs must not hold the process: nothing is left to be done.
+    runtime.shutdown_background();
+    result
+}
+
+fn config(command: &Command) -> Option<&Path> {
+    let flow: &FlowArgs = match command {
+        Command::Run(args) => &args.flow,
+        Command::Status(args) => &args.flow,
+        Command::Check(args) => &args.flow,
+        Command::Errors(args) => &args.flow,
+        Command::Reset(args) => &args.flow,
+    };
+    flow.config.as_deref()
+}

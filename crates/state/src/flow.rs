@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use relevo_model::{FlowName, Progress, SourceIdentity, SourceLsn, Timestamp};
 use tokio_postgres::types::PgLsn;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{Client, GenericClient, Row};
 
 use crate::StateError;
 
@@ -124,6 +124,9 @@ pub const ADVANCE_PROGRESS: &str = "WITH moved AS (UPDATE relevo.progress SET ap
      WHERE flow = $1 AND applied_lsn = $2 RETURNING 1) \
      SELECT 1 / pg_catalog.count(*) FROM moved";
 
+const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
+const FORGET_PROGRESS: &str = "DELETE FROM relevo.progress WHERE flow = $1";
+
 fn record(row: &Row) -> Result<FlowRecord, StateError> {
     let name: String = row.get(0);
     Ok(FlowRecord {
@@ -153,6 +156,45 @@ pub async fn flow(client: &impl GenericClient, name: &FlowName) -> Result<Option
     let row =
         client.query_opt(READ_FLOW, &[&name.as_str()]).await.map_err(StateError::sql("reading the flow"))?;
     row.as_ref().map(record).transpose()
+}
+
+/// What one session at a time does with a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowLock {
+    /// Writing rows: whoever applies, or brings rows of the copy.
+    Apply,
+    /// Making the slot and the copy, from the first step to the last.
+    Copy,
+}
+
+/// Takes a lock of the flow for this session, if no other session has it.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn try_lock(
+    client: &impl GenericClient,
+    name: &FlowName,
+    lock: FlowLock,
+) -> Result<bool, StateError> {
+    let key = match lock {
+        FlowLock::Apply => name.lock_key(),
+        FlowLock::Copy => !name.lock_key(),
+    };
+    let row = client.query_one(TRY_LOCK, &[&key]).await.map_err(StateError::sql("taking the flow's lock"))?;
+    Ok(row.get(0))
+}
+
+/// Forgets how far the flow is. Its tables stay recorded, so that the next copy may replace their rows.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn forget_progress(client: &mut Client, name: &FlowName) -> Result<(), StateError> {
+    let action = "forgetting the progress";
+    let transaction = client.transaction().await.map_err(StateError::sql(action))?;
+    transaction.execute(FORGET_PROGRESS, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
+    transaction.execute(RESET_TABLES, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
+    set_state(&transaction, name, FlowState::Stopped, Some("reset")).await?;
+    transaction.commit().await.map_err(StateError::sql(action))
 }
 
 /// All flows into this database, by name.

@@ -14,8 +14,8 @@ mod table;
 
 pub use error::StateError;
 pub use flow::{
-    ADVANCE_PROGRESS, FlowRecord, FlowState, StoredProgress, begin_attempt, begin_streaming, create_flow,
-    flow, flows, mark_schema_ready, progress, set_state,
+    ADVANCE_PROGRESS, FlowLock, FlowRecord, FlowState, StoredProgress, begin_attempt, begin_streaming,
+    create_flow, flow, flows, forget_progress, mark_schema_ready, progress, set_state, try_lock,
 };
 pub use install::{VERSION, install, installed_version};
 pub use queue::{ErrorRecord, NewError, error_count, errors, record_errors};

@@ -1,0 +1,205 @@
+//! The command line: commands, options, their environment variables and help texts.
+//!
+//! What may not enter: defaults of settings (they stand once, in `settings`) and anything that runs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use relevo_model::FlowName;
+
+/// Keeps a PostgreSQL standby database current by logical replication.
+///
+/// Exit codes: 0 done; 1 failed; 2 usage or configuration; 3 refused because going on would be unsafe.
+#[derive(Parser)]
+#[command(name = "relevo", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Options of every command.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Prepare both databases, copy the source, then stream its changes until stopped.
+    Run(RunArgs),
+    /// Say how the flow is: state, positions, lag, slot, tables.
+    Status(StatusArgs),
+    /// Look at both databases and say what would stand in the way of replication, and how to mend it.
+    Check(CheckArgs),
+    /// List what went wrong without stopping the flow, newest first.
+    Errors(ErrorsArgs),
+    /// Forget how far the flow is and drop its slot: the next `relevo run` empties its tables on the target and
+    /// copies them anew.
+    Reset(ResetArgs),
+}
+
+/// How much is logged, and how.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// What is logged: error, warn, info, debug, trace, or directives such as relevo_source=debug.
+    #[arg(long = "log", env = "RELEVO_LOG", global = true, value_name = "FILTER")]
+    pub filter: Option<String>,
+    /// How log lines look. They go to standard error.
+    #[arg(long, env = "RELEVO_LOG_FORMAT", global = true, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which flow: the two databases and its name.
+///
+/// The URLs stay text here: a parse error of clap's would print them with their passwords.
+#[derive(Args)]
+pub struct FlowArgs {
+    /// Configuration file (TOML).
+    #[arg(long, env = "RELEVO_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The database that changes come from: a libpq URL or keyword string. A password is better kept in
+    /// PGPASSFILE or password_file than here, where the process list shows it.
+    #[arg(long, env = "RELEVO_SOURCE_URL", value_name = "URL", hide_env_values = true)]
+    pub source: Option<String>,
+    /// The database that changes go to.
+    #[arg(long, env = "RELEVO_TARGET_URL", value_name = "URL", hide_env_values = true)]
+    pub target: Option<String>,
+    /// Name of the flow; its slot and publication are named relevo_NAME. Without it, a name that derives from
+    /// both databases.
+    #[arg(long, env = "RELEVO_NAME")]
+    pub name: Option<FlowName>,
+}
+
+/// Which tables.
+#[derive(Debug, Args)]
+pub struct TableArgs {
+    /// Tables to replicate, as schema.table with * and ?; may be given several times. Default: every user table.
+    #[arg(long, env = "RELEVO_INCLUDE", value_name = "PATTERN", value_delimiter = ',')]
+    pub include: Vec<String>,
+    /// Tables to leave out.
+    #[arg(long, env = "RELEVO_EXCLUDE", value_name = "PATTERN", value_delimiter = ',')]
+    pub exclude: Vec<String>,
+    /// Replicate partitioned tables as whole tables, so that the target may be partitioned differently or not at
+    /// all. Without it every partition is replicated to the partition of the same name.
+    #[arg(long, env = "RELEVO_VIA_PARTITION_ROOT")]
+    pub via_partition_root: bool,
+}
+
+/// Options of `relevo run`.
+#[derive(Args)]
+pub struct RunArgs {
+    /// Which flow.
+    #[command(flatten)]
+    pub flow: FlowArgs,
+    /// Which tables.
+    #[command(flatten)]
+    pub tables: TableArgs,
+    /// Where the target's tables come from.
+    #[arg(long, env = "RELEVO_SCHEMA", value_name = "MODE")]
+    pub schema: Option<SchemaArg>,
+    /// The pg_dump to copy the schema with; of the source's major version or newer. Default: found on PATH.
+    #[arg(long, env = "RELEVO_PG_DUMP", value_name = "FILE")]
+    pub pg_dump: Option<PathBuf>,
+    /// Address of the HTTP endpoint: metrics, health, status, live page.
+    #[arg(long, env = "RELEVO_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
+    pub http_listen: Option<SocketAddr>,
+    /// Bytes of changes that go to the target in one transaction at most, unless one source transaction is larger.
+    #[arg(long, env = "RELEVO_BATCH_BYTES", value_name = "SIZE")]
+    pub batch_bytes: Option<ByteSize>,
+    /// Bytes of changes held in memory at most; beyond it the source has to wait.
+    #[arg(long, env = "RELEVO_MEMORY", value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// Whether each commit on the target waits for its flush. Either way a position is confirmed to the source
+    /// only once the target has flushed it.
+    #[arg(long, env = "RELEVO_SYNCHRONOUS_COMMIT", value_name = "SETTING")]
+    pub synchronous_commit: Option<SynchronousCommitArg>,
+    /// How often an idle source is made to write a small WAL record, so that its slot keeps moving (such as 10s).
+    #[arg(long, env = "RELEVO_HEARTBEAT_INTERVAL", value_name = "DURATION")]
+    pub heartbeat_interval: Option<jiff::SignedDuration>,
+}
+
+/// Where the target's tables come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchemaArg {
+    /// Copied when none of them exists, used when all of them do.
+    Auto,
+    /// Copied from the source.
+    Copy,
+    /// They exist, possibly with more columns or another column order, and are used as they are.
+    Existing,
+}
+
+/// `synchronous_commit` of the session that applies (manual, *Write Ahead Log* settings).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SynchronousCommitArg {
+    /// A commit does not wait for its flush; its position is confirmed to the source only after it.
+    Off,
+    /// Every commit waits for its flush.
+    On,
+}
+
+/// Options of `relevo status`.
+#[derive(Args)]
+pub struct StatusArgs {
+    /// Which flow.
+    #[command(flatten)]
+    pub flow: FlowArgs,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `relevo check`.
+#[derive(Args)]
+pub struct CheckArgs {
+    /// Which flow.
+    #[command(flatten)]
+    pub flow: FlowArgs,
+    /// Which tables.
+    #[command(flatten)]
+    pub tables: TableArgs,
+    /// The pg_dump that `run` would use.
+    #[arg(long, env = "RELEVO_PG_DUMP", value_name = "FILE")]
+    pub pg_dump: Option<PathBuf>,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `relevo errors`.
+#[derive(Args)]
+pub struct ErrorsArgs {
+    /// Which flow.
+    #[command(flatten)]
+    pub flow: FlowArgs,
+    /// At most so many.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
+    pub limit: i64,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `relevo reset`.
+#[derive(Args)]
+pub struct ResetArgs {
+    /// Which flow.
+    #[command(flatten)]
+    pub flow: FlowArgs,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}

@@ -1,0 +1,37 @@
+//! Where log lines go and how they look. Standard output is left to what a command was asked for.
+
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+use crate::args::{LogArgs, LogFormat};
+use crate::error::CliError;
+use crate::run::progress::StderrBesideBars;
+use crate::settings::LogSection;
+
+const DEFAULT_FILTER: &str = "info";
+
+/// Begins to log to standard error.
+///
+/// # Errors
+/// [`CliError::Usage`]: the filter is not one.
+pub fn start(args: &LogArgs, file: &LogSection) -> Result<(), CliError> {
+    let directives = args.filter.as_deref().or(file.filter.as_deref()).unwrap_or(DEFAULT_FILTER);
+    // That library logs statements with their parameters, which are people's data.
+    let filter = EnvFilter::builder().parse(format!("{directives},tokio_postgres=warn")).map_err(|error| {
+        CliError::usage(format!(
+            "log filter {directives:?}: {error}; expected error, warn, info, debug, trace, or directives such as \
+             relevo_source=debug"
+        ))
+    })?;
+    let lines = fmt::Subscriber::builder().with_env_filter(filter).with_writer(StderrBesideBars::default);
+    match args.log_format.or(file.format).unwrap_or(LogFormat::Text) {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).init(),
+        LogFormat::Text => {
+            let colour = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+            lines.with_target(false).with_ansi(colour).init();
+        }
+    }
+    Ok(())
+}

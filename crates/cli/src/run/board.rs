@@ -1,0 +1,240 @@
+//! The bridge from what happens in a flow to what is shown of it: the board behind HTTP, the state stored on the
+//! target, and the copy's progress.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use relevo_model::{FlowName, Side, SourceLsn, Timestamp};
+use relevo_pipeline::{FlowEvent, FlowObserver, FlowState as PipelineState};
+use relevo_snapshot::{CopyEvent, CopyObserver, Phase, TableJob};
+use relevo_source::{SlotInfo, SourceMonitor};
+use relevo_state::FlowState;
+use relevo_telemetry::{Board, Committed, RunState, SlotStatus, TableProgress, TableState};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::output;
+use crate::run::progress::CopyBar;
+
+/// What the flow says of itself, to be stored on the target.
+pub type Said = (FlowState, Option<String>);
+
+/// What is known of the flow, and who wants to know it.
+pub struct FlowBoard {
+    board: Arc<Board>,
+    monitor: SourceMonitor,
+    said: watch::Sender<Said>,
+    bar: CopyBar,
+    reason: Mutex<Option<String>>,
+}
+
+impl FlowBoard {
+    /// A board for one flow.
+    #[must_use]
+    pub fn new(board: Arc<Board>) -> Self {
+        let (said, _) = watch::channel((FlowState::Preparing, None));
+        Self {
+            board,
+            monitor: SourceMonitor::default(),
+            said,
+            bar: CopyBar::default(),
+            reason: Mutex::default(),
+        }
+    }
+
+    /// The view of the replication connection that outlives each connection.
+    #[must_use]
+    pub fn source_monitor(&self) -> SourceMonitor {
+        self.monitor.clone()
+    }
+
+    /// What the flow says of itself, for whoever stores it.
+    #[must_use]
+    pub fn said(&self) -> watch::Receiver<Said> {
+        self.said.subscribe()
+    }
+
+    /// The flow's name is known now.
+    pub fn named(&self, flow: &FlowName) {
+        self.board.set_name(flow.as_str());
+    }
+
+    /// The main loop is alive.
+    pub fn beat(&self) {
+        self.board.beat();
+    }
+
+    /// The flow does something else from now on.
+    pub fn set_state(&self, state: FlowState, detail: Option<String>) {
+        self.board.set_state(run_state(state), detail.clone());
+        self.said.send_if_modified(|said| {
+            let changed = *said != (state, detail.clone());
+            *said = (state, detail);
+            changed
+        });
+    }
+
+    /// An attempt to begin failed; another one follows.
+    pub fn start_failed(&self, side: Side, kind: &str, text: &str) {
+        self.board.error(Some(side), kind, text);
+    }
+
+    /// The source was asked where its WAL ends and what time it is.
+    pub fn source_polled(&self, position: SourceLsn, clock: Timestamp) {
+        self.board.source_polled(position, Some(clock));
+    }
+
+    /// The source was asked for the slot.
+    pub fn slot_seen(&self, name: &str, slot: Option<&SlotInfo>) {
+        self.board.set_slot(slot.map(|slot| SlotStatus {
+            name: name.to_owned(),
+            wal_status: slot.wal_status.clone(),
+            retained_bytes: slot.retained_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+            safe_bytes: slot.safe_wal_bytes.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
+        }));
+    }
+
+    /// The tables that are copied, and how far an earlier attempt got does not count.
+    pub fn copy_planned(&self, jobs: &[TableJob]) {
+        let table = |job: &TableJob| TableProgress {
+            name: job.table.to_string(),
+            state: TableState::Pending,
+            rows: 0,
+            bytes: 0,
+            total_bytes_estimate: Some(job.estimated_bytes),
+        };
+        self.board.set_tables(jobs.iter().map(table).collect());
+    }
+
+    /// The tables as the target has them recorded.
+    pub fn tables_known(&self, tables: &[relevo_state::TableRecord]) {
+        let table = |record: &relevo_state::TableRecord| TableProgress {
+            name: format!("{}.{}", record.schema, record.name),
+            state: match record.state {
+                relevo_state::TableState::Pending => TableState::Pending,
+                relevo_state::TableState::Copying => TableState::Copying,
+                relevo_state::TableState::Copied => TableState::Copied,
+                relevo_state::TableState::Streaming => TableState::Streaming,
+            },
+            rows: record.copied_rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0),
+            bytes: 0,
+            total_bytes_estimate: None,
+        };
+        self.board.set_tables(tables.iter().map(table).collect());
+    }
+}
+
+const fn run_state(state: FlowState) -> RunState {
+    match state {
+        FlowState::Preparing => RunState::Preparing,
+        FlowState::Copying => RunState::Copying,
+        FlowState::Streaming => RunState::Streaming,
+        FlowState::Paused => RunState::Paused,
+        FlowState::Stopped => RunState::Stopped,
+        FlowState::Failed => RunState::Failed,
+    }
+}
+
+impl FlowObserver for FlowBoard {
+    fn event(&self, event: FlowEvent<'_>) {
+        match event {
+            FlowEvent::Turn => self.board.beat(),
+            FlowEvent::State(state) => {
+                let reason = || self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                match state {
+                    PipelineState::Opening => {
+                        self.set_state(FlowState::Preparing, Some("connecting".to_owned()))
+                    }
+                    PipelineState::Streaming => self.set_state(FlowState::Streaming, None),
+                    PipelineState::Retrying => self.set_state(FlowState::Preparing, reason()),
+                    PipelineState::Failed => self.set_state(FlowState::Failed, reason()),
+                    PipelineState::Stopped => self.set_state(FlowState::Stopped, None),
+                }
+            }
+            FlowEvent::Opened { progress } => self.board.opened(progress.applied, progress.commit_time),
+            FlowEvent::Received { position } => self.board.received(position),
+            FlowEvent::HandedOver { .. } => {}
+            FlowEvent::Applied(batch) => self.board.committed(&Committed {
+                position: batch.position,
+                commit_times: &batch.commit_times,
+                inserts: batch.changes.inserts,
+                updates: batch.changes.updates,
+                deletes: batch.changes.deletes,
+                truncates: batch.changes.truncates,
+                messages: batch.changes.messages,
+                took: batch.took,
+                missing_rows: batch.missing_rows,
+            }),
+            FlowEvent::OldestUnapplied(time) => self.board.oldest_unapplied(time),
+            FlowEvent::Reached { position } => self.board.reached(position),
+            FlowEvent::Durable { position } => self.board.durable(position),
+            FlowEvent::Buffer { bytes } => {
+                let queued = u64::try_from(self.monitor.buffered_bytes()).unwrap_or(u64::MAX);
+                self.board.metrics().set_buffer_bytes(bytes.saturating_add(queued));
+            }
+            FlowEvent::TargetAlive => self.board.contact(Side::Target),
+            FlowEvent::Failed { side, kind, text, .. } => {
+                *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
+                self.board.error(Some(side), kind, text);
+            }
+            FlowEvent::Reconnect { side } => self.board.metrics().reconnect(side),
+        }
+    }
+}
+
+impl CopyObserver for FlowBoard {
+    fn event(&self, event: CopyEvent<'_>) {
+        self.board.beat();
+        match event {
+            CopyEvent::PhaseStarted { phase, steps, estimated_bytes } => {
+                self.board.set_copy_phase(Some(phase.as_str()));
+                self.bar.begin(phase, steps, estimated_bytes);
+                if phase != Phase::Rows {
+                    info!(%phase, steps, "copy: phase begins");
+                } else {
+                    info!(tables = steps, size = output::bytes(estimated_bytes), "copy: rows begin");
+                }
+            }
+            CopyEvent::StepFinished { .. } => self.bar.step(),
+            CopyEvent::TableStarted { table, estimated_bytes, .. } => {
+                let name = table.to_string();
+                self.board.restart_table(&name);
+                self.board.set_table_state(&name, TableState::Copying);
+                self.bar.table(&name);
+                info!(table = name, size = output::bytes(estimated_bytes), "copy: table begins");
+            }
+            CopyEvent::TableProgress { table, rows, bytes } => {
+                self.board.copied(&table.to_string(), rows, bytes);
+                self.bar.copied(bytes);
+            }
+            CopyEvent::TableFinished { table, rows, bytes, elapsed } => {
+                let name = table.to_string();
+                self.board.set_table_state(&name, TableState::Copied);
+                let rate = per_second(bytes, elapsed);
+                let size = output::bytes(bytes);
+                info!(table = name, rows, size, seconds = elapsed.as_secs_f64(), rate, "copy: table done");
+            }
+            CopyEvent::Warning { message } => warn!("copy: {message}"),
+        }
+    }
+}
+
+impl FlowBoard {
+    /// The copy is over, one way or the other.
+    pub fn copy_ended(&self) {
+        self.board.set_copy_phase(None);
+        self.bar.end();
+    }
+
+    /// Every copied table streams from now on.
+    pub fn tables_stream(&self, jobs: &[TableJob]) {
+        for job in jobs {
+            self.board.set_table_state(&job.table.to_string(), TableState::Streaming);
+        }
+    }
+}
+
+fn per_second(bytes: u64, elapsed: Duration) -> String {
+    let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    format!("{}/s", output::bytes(bytes.saturating_mul(1000) / ms))
+}

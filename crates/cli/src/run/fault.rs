@@ -1,0 +1,85 @@
+//! One kind of error for everything that happens before the stream: the side, what can be done, and the words.
+
+use relevo_catalog::{CatalogError, Finding};
+use relevo_model::{Fault, FaultClass, Side};
+use relevo_state::StateError;
+
+use crate::error::CliError;
+
+/// Beginning a flow failed.
+#[derive(Debug)]
+pub struct StartFault {
+    /// Where.
+    pub side: Side,
+    /// What can be done about it.
+    pub class: FaultClass,
+    /// The short word for it.
+    pub kind: &'static str,
+    /// What happened and what to do, without secrets.
+    pub text: String,
+}
+
+impl<F: Fault> From<F> for StartFault {
+    fn from(fault: F) -> Self {
+        Self { side: fault.side(), class: fault.class(), kind: fault.kind(), text: fault.to_string() }
+    }
+}
+
+impl StartFault {
+    /// Catalogs of that side could not be read.
+    pub fn catalog(side: Side) -> impl FnOnce(CatalogError) -> Self {
+        move |error| {
+            let mut text = format!("{side}: {error}");
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            Self { side, class: error.class(), kind: error.kind(), text }
+        }
+    }
+
+    /// Schema `relevo` of that side could not be read or written.
+    pub fn state(side: Side) -> impl FnOnce(StateError) -> Self {
+        move |error| {
+            let (class, kind) = match error.sql_error() {
+                Some(sql) => (relevo_connect::classify(sql), relevo_connect::kind(sql)),
+                None => (FaultClass::Refused, "state"),
+            };
+            Self { side, class, kind, text: format!("{side}: {error}") }
+        }
+    }
+
+    /// What `relevo check` would say must be mended first.
+    #[must_use]
+    pub fn findings(findings: &[Finding]) -> Self {
+        let line = |finding: &Finding| {
+            let side = finding.side.map_or(String::new(), |side| format!("{side}: "));
+            let subject = finding.subject.as_ref().map_or(String::new(), |subject| format!("{subject}: "));
+            let remedy = finding.remedy.as_ref().map_or(String::new(), |remedy| format!(" → {remedy}"));
+            format!("{side}{subject}{}{remedy}", finding.message)
+        };
+        let lines: Vec<String> = findings.iter().map(line).collect();
+        Self {
+            side: findings.first().and_then(|finding| finding.side).unwrap_or(Side::Target),
+            class: FaultClass::Blocked,
+            kind: findings.first().map_or("check", |finding| finding.check),
+            text: format!("this must be mended first (relevo check shows it all):\n  {}", lines.join("\n  ")),
+        }
+    }
+
+    /// A start that must not go on.
+    #[must_use]
+    pub fn refused(side: Side, kind: &'static str, text: String) -> Self {
+        Self { side, class: FaultClass::Refused, kind, text }
+    }
+}
+
+impl From<StartFault> for CliError {
+    fn from(fault: StartFault) -> Self {
+        match fault.class {
+            FaultClass::Refused => CliError::Refused(fault.text),
+            FaultClass::Transient | FaultClass::Blocked => CliError::Failed(fault.text),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `relevo run`: begin the flow, or go on with it, and keep it running until somebody stops it.
+
+pub mod board;
+mod copy;
+mod fault;
+mod keeper;
+mod monitor;
+pub mod progress;
+mod start;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use relevo_model::FaultClass;
+use relevo_state::FlowState;
+use relevo_telemetry::{Board, HttpOptions, HttpServer, Identity, Role};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::board::FlowBoard;
+use self::keeper::Keeper;
+use self::monitor::Watch;
+use self::start::Started;
+use crate::args::RunArgs;
+use crate::error::CliError;
+use crate::settings::{File, RunSettings};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How often a start that takes long shows that it is alive.
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the helpers beside the stream may take to end.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// Runs the flow until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`CliError::Failed`]: it could not begin; [`CliError::Refused`]: it may not go on.
+pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
+    let settings = file.run(args)?;
+    let shutdown = CancellationToken::new();
+    listen_for_signals(&shutdown)?;
+    let telemetry = |error: relevo_telemetry::TelemetryError| CliError::failed(chain(&error));
+    let board = Board::new(Identity {
+        name: settings.flow.name.as_ref().map_or(String::new(), ToString::to_string),
+        node: None,
+        role: Role::Standby,
+        epoch: 0,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+    .map_err(telemetry)?;
+    let http = HttpServer::bind(&settings.http_listen.to_string()).await.map_err(telemetry)?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        source = %settings.flow.source,
+        target = %settings.flow.target,
+        http = %http.address(),
+        "relevo begins"
+    );
+    let end = CancellationToken::new();
+    let server =
+        tokio::spawn(http.serve(board.clone(), HttpOptions::default(), end.clone().cancelled_owned()));
+    let board = Arc::new(FlowBoard::new(board));
+    let mut helpers = vec![server];
+    let result = follow(&settings, &board, &shutdown, &end, &mut helpers).await;
+    match &result {
+        Ok(()) => board.set_state(FlowState::Stopped, None),
+        Err(error) => board.set_state(FlowState::Failed, Some(error.to_string())),
+    }
+    end.cancel();
+    for helper in helpers {
+        // A helper that does not end in time is cut off with the process; none of them holds data.
+        let _ = timeout(END_LIMIT, helper).await;
+    }
+    if result.is_ok() {
+        info!("relevo ends");
+    }
+    result
+}
+
+/// Begins, then streams.
+async fn follow(
+    settings: &RunSettings,
+    board: &Arc<FlowBoard>,
+    shutdown: &CancellationToken,
+    end: &CancellationToken,
+    helpers: &mut Vec<JoinHandle<()>>,
+) -> Result<(), CliError> {
+    let Some(started) = begin(settings, board, shutdown).await? else { return Ok(()) };
+    let keeper =
+        Keeper { info: settings.flow.target.clone(), flow: started.flow.clone(), said: board.said() };
+    helpers.push(tokio::spawn(keeper.run(end.clone())));
+    let watch = Watch {
+        info: settings.flow.source.clone(),
+        flow: started.flow.clone(),
+        heartbeat_interval: settings.heartbeat_interval,
+        board: board.clone(),
+    };
+    helpers.push(tokio::spawn(watch.run(end.clone())));
+    stream::stream(settings, &started, board, shutdown.clone()).await
+}
+
+/// Prepares both sides and copies, with patience for what passes. `None`: stopped meanwhile.
+async fn begin(
+    settings: &RunSettings,
+    board: &Arc<FlowBoard>,
+    shutdown: &CancellationToken,
+) -> Result<Option<Started>, CliError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let fault = match alive(board, start::begin(settings, board, shutdown)).await {
+            Ok(started) => return Ok(Some(started)),
+            Err(fault) => fault,
+        };
+        board.copy_ended();
+        board.start_failed(fault.side, fault.kind, &fault.text);
+        if shutdown.is_cancelled() {
+            warn!(side = %fault.side, "stopped while beginning: {}", fault.text);
+            return Ok(None);
+        }
+        if fault.class != FaultClass::Transient {
+            return Err(fault.into());
+        }
+        error!(side = %fault.side, kind = fault.kind, retry_in = ?pause, "{}", fault.text);
+        board.set_state(FlowState::Preparing, Some(fault.text));
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            () = alive(board, sleep(pause)) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Awaits `future` while `/healthz` sees that the process is alive.
+async fn alive<F: Future>(board: &FlowBoard, future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut beats = interval(BEAT_INTERVAL);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            output = &mut future => return output,
+            _ = beats.tick() => board.beat(),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT ask the flow to end; it then has 5 seconds and does not need them.
+fn listen_for_signals(shutdown: &CancellationToken) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| CliError::failed(format!("signals cannot be received: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!(
+            signal = name,
+            "stopping: what is in hand is finished or rolled back, what is durable is confirmed"
+        );
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

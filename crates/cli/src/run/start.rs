@@ -1,0 +1,144 @@
+//! How a flow begins: it goes on from its stored progress, or both sides are checked, prepared and copied.
+
+use std::sync::Arc;
+
+use relevo_catalog::{Finding, ServerFacts, Severity, check_both};
+use relevo_connect::SqlSession;
+use relevo_model::{FlowName, Side, SourceIdentity};
+use relevo_snapshot::Existing;
+use relevo_state as state;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::connect;
+use crate::run::board::FlowBoard;
+use crate::run::copy::{self, Copy};
+use crate::run::fault::StartFault;
+use crate::settings::RunSettings;
+
+/// A flow that is ready to stream.
+pub struct Started {
+    /// Its name.
+    pub flow: FlowName,
+    /// The source that its positions belong to.
+    pub identity: SourceIdentity,
+}
+
+/// Both sides, open and looked at.
+pub struct Sides {
+    /// A session on the source.
+    pub source: SqlSession,
+    /// A session on the target.
+    pub target: SqlSession,
+    /// What the source is.
+    pub source_facts: ServerFacts,
+    /// What the target is.
+    pub target_facts: ServerFacts,
+}
+
+/// Goes on with the flow, or prepares and copies it. Begins from scratch when called again after an error.
+///
+/// # Errors
+/// Whatever is in the way; its class says whether trying again helps.
+pub async fn begin(
+    settings: &RunSettings,
+    board: &Arc<FlowBoard>,
+    shutdown: &CancellationToken,
+) -> Result<Started, StartFault> {
+    let work = async {
+        let sides = open(settings).await?;
+        let flow = connect::flow_name(settings.flow.name.as_ref(), &sides.source_facts, &sides.target_facts);
+        board.named(&flow);
+        match resume(settings, board, &sides, &flow).await? {
+            Some(started) => Ok(Begun::Started(started)),
+            None => check(settings, &sides, &flow).await.map(|()| Begun::Checked(sides, flow)),
+        }
+    };
+    let begun = tokio::select! {
+        () = shutdown.cancelled() => return Err(interrupted()),
+        begun = work => begun?,
+    };
+    match begun {
+        Begun::Started(started) => Ok(started),
+        // The copy ends itself in order when it is interrupted.
+        Begun::Checked(sides, flow) => copy::run(Copy { settings, board, sides, flow, shutdown }).await,
+    }
+}
+
+enum Begun {
+    Started(Started),
+    Checked(Sides, FlowName),
+}
+
+/// Somebody asked the process to stop.
+pub fn interrupted() -> StartFault {
+    StartFault {
+        side: Side::Target,
+        class: relevo_model::FaultClass::Transient,
+        kind: "interrupted",
+        text: "interrupted".to_owned(),
+    }
+}
+
+async fn open(settings: &RunSettings) -> Result<Sides, StartFault> {
+    let source = connect::session(&settings.flow.source, Side::Source).await?;
+    let target = connect::session(&settings.flow.target, Side::Target).await?;
+    let source_facts = relevo_catalog::server(&source).await.map_err(StartFault::catalog(Side::Source))?;
+    let target_facts = relevo_catalog::server(&target).await.map_err(StartFault::catalog(Side::Target))?;
+    Ok(Sides { source, target, source_facts, target_facts })
+}
+
+/// The flow as it was left, if its copy is complete.
+async fn resume(
+    settings: &RunSettings,
+    board: &Arc<FlowBoard>,
+    sides: &Sides,
+    flow: &FlowName,
+) -> Result<Option<Started>, StartFault> {
+    let failed = || StartFault::state(Side::Target);
+    if state::installed_version(&*sides.target).await.map_err(failed())?.is_none() {
+        return Ok(None);
+    }
+    let Some(stored) = state::progress(&*sides.target, flow).await.map_err(failed())? else {
+        return Ok(None);
+    };
+    let tables = state::tables(&*sides.target, flow).await.map_err(failed())?;
+    board.tables_known(&tables);
+    info!(%flow, applied_lsn = %stored.progress.applied, "the copy is complete; going on from the stored progress");
+    let tables =
+        relevo_catalog::user_tables(&sides.source).await.map_err(StartFault::catalog(Side::Source))?;
+    let published = relevo_snapshot::selected_tables(tables, &settings.tables.selection);
+    let findings = relevo_snapshot::publish(
+        &sides.source,
+        flow,
+        &published,
+        settings.tables.via_partition_root,
+        Existing::Report,
+    )
+    .await?;
+    tell(&findings);
+    Ok(Some(Started { flow: flow.clone(), identity: stored.source }))
+}
+
+/// What `relevo check` says, before anything is changed.
+async fn check(settings: &RunSettings, sides: &Sides, flow: &FlowName) -> Result<(), StartFault> {
+    info!(%flow, "no complete copy on the target; checking both sides");
+    let findings = check_both(&sides.source, &sides.target, &settings.tables.selection, flow).await;
+    tell(&findings);
+    let errors: Vec<Finding> =
+        findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
+    if errors.is_empty() { Ok(()) } else { Err(StartFault::findings(&errors)) }
+}
+
+/// Logs what somebody should know. Errors are told by whoever ends because of them.
+pub fn tell(findings: &[Finding]) {
+    for finding in findings {
+        let subject = finding.subject.as_deref().unwrap_or_default();
+        let remedy = finding.remedy.as_deref().unwrap_or_default();
+        match finding.severity {
+            Severity::Ok | Severity::Error => {}
+            Severity::Notice => info!(check = finding.check, subject, remedy, "{}", finding.message),
+            Severity::Warning => warn!(check = finding.check, subject, remedy, "{}", finding.message),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Following the source: opens both ends for the pipeline, again after every error.
+
+use std::sync::Arc;
+
+use relevo_connect::ConnInfo;
+use relevo_model::{ChangeTarget, Fault, FaultClass, FlowName, Side, SourceIdentity};
+use relevo_pipeline::{Flow, FlowOptions, Opened, Sessions};
+use relevo_source::{PgSource, SourceError, SourceMonitor, StartOptions};
+use relevo_target::{PgFlushProbe, PgTarget, TargetError, TargetOptions};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::SynchronousCommitArg;
+use crate::error::CliError;
+use crate::run::board::FlowBoard;
+use crate::run::start::Started;
+use crate::settings::RunSettings;
+
+/// Of the memory bound, this share may wait behind the socket; the rest is the batcher's and the target's.
+const SOCKET_SHARE: usize = 4;
+
+/// Opening one end failed.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+}
+
+impl OpenError {
+    fn fault(&self) -> &dyn Fault {
+        match self {
+            Self::Source(error) => error,
+            Self::Target(error) => error,
+        }
+    }
+}
+
+impl Fault for OpenError {
+    fn class(&self) -> FaultClass {
+        self.fault().class()
+    }
+
+    fn side(&self) -> Side {
+        self.fault().side()
+    }
+
+    fn kind(&self) -> &'static str {
+        self.fault().kind()
+    }
+}
+
+/// What is needed to open both ends.
+struct Ends {
+    source: ConnInfo,
+    target: ConnInfo,
+    flow: FlowName,
+    identity: SourceIdentity,
+    synchronous_commit: bool,
+    part_bytes: usize,
+    buffer_bytes: usize,
+    monitor: SourceMonitor,
+    previous_pid: Option<i32>,
+}
+
+impl Sessions for Ends {
+    type Source = PgSource;
+    type Target = PgTarget;
+    type Probe = PgFlushProbe;
+    type Error = OpenError;
+
+    async fn open(&mut self) -> Result<Opened<PgSource, PgTarget, PgFlushProbe>, OpenError> {
+        let options = TargetOptions {
+            flow: self.flow.clone(),
+            source: self.identity.clone(),
+            synchronous_commit: self.synchronous_commit,
+            previous_pid: self.previous_pid,
+        };
+        let target = PgTarget::open(&self.target, options).await?;
+        self.previous_pid = Some(target.backend_pid());
+        // Of the same server: another one of a list of hosts would vouch for WAL that is not the target's.
+        let probe = PgFlushProbe::open(&self.target.pinned(target.host()), &self.flow).await?;
+        let from = target.progress().applied;
+        let source = PgSource::start(StartOptions {
+            part_bytes: self.part_bytes,
+            buffer_bytes: self.buffer_bytes,
+            monitor: self.monitor.clone(),
+            ..StartOptions::new(self.source.clone(), &self.flow, self.identity.clone(), from)
+        })
+        .await?;
+        Ok(Opened { source, target, probe })
+    }
+}
+
+/// Streams until `shutdown`.
+///
+/// # Errors
+/// [`CliError::Refused`]: going on would lose or repeat changes. Everything else is retried.
+pub async fn stream(
+    settings: &RunSettings,
+    started: &Started,
+    board: &Arc<FlowBoard>,
+    shutdown: CancellationToken,
+) -> Result<(), CliError> {
+    let buffer_bytes = settings.memory_bytes / SOCKET_SHARE;
+    let ends = Ends {
+        source: settings.flow.source.clone(),
+        target: settings.flow.target.clone(),
+        flow: started.flow.clone(),
+        identity: started.identity.clone(),
+        synchronous_commit: settings.synchronous_commit == SynchronousCommitArg::On,
+        part_bytes: settings.batch_bytes,
+        buffer_bytes,
+        monitor: board.source_monitor(),
+        previous_pid: None,
+    };
+    let options = FlowOptions {
+        batch_bytes: settings.batch_bytes,
+        memory_bytes: settings.memory_bytes - buffer_bytes,
+        ..FlowOptions::default()
+    };
+    Flow::run(ends, options, board.as_ref(), shutdown).await.map_err(|error| match error.class() {
+        FaultClass::Refused => CliError::refused(error.text()),
+        FaultClass::Transient | FaultClass::Blocked => CliError::failed(error.text()),
+    })
+}

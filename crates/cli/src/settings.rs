@@ -1,0 +1,327 @@
+//! Settings: where each value comes from (option, environment, file, default) and what it must be.
+//!
+//! Every default stands here, once. What may not enter: anything that connects.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use relevo_catalog::Selection;
+use relevo_connect::ConnInfo;
+use relevo_model::{FlowName, Side};
+use serde::Deserialize;
+
+use crate::args::{FlowArgs, LogFormat, RunArgs, SchemaArg, SynchronousCommitArg, TableArgs};
+use crate::error::CliError;
+
+const DEFAULT_HTTP_LISTEN: SocketAddr =
+    SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9187));
+const DEFAULT_BATCH: ByteSize = ByteSize::mib(8);
+const DEFAULT_MEMORY: ByteSize = ByteSize::mib(256);
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// The configuration file, as written. Unknown keys are errors: a misspelt setting must not be ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    name: Option<FlowNameText>,
+    source: Option<Endpoint>,
+    target: Option<Endpoint>,
+    tables: TablesSection,
+    schema: SchemaSection,
+    apply: ApplySection,
+    heartbeat: HeartbeatSection,
+    http: HttpSection,
+    log: LogSection,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct FlowNameText(FlowName);
+
+impl TryFrom<String> for FlowNameText {
+    type Error = relevo_model::FlowNameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+/// One database in the file. No `Debug`: the URL may hold a password.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Endpoint {
+    url: String,
+    password_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("password_file", &self.password_file).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TablesSection {
+    include: Vec<String>,
+    exclude: Vec<String>,
+    via_partition_root: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SchemaSection {
+    mode: Option<SchemaArg>,
+    pg_dump: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ApplySection {
+    batch_bytes: Option<ByteSize>,
+    memory: Option<ByteSize>,
+    synchronous_commit: Option<SynchronousCommitArg>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HeartbeatSection {
+    interval: Option<jiff::SignedDuration>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HttpSection {
+    listen: Option<SocketAddr>,
+}
+
+/// How the file wants log lines; read before logging begins.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// The filter.
+    pub filter: Option<String>,
+    /// The format.
+    pub format: Option<LogFormat>,
+}
+
+/// The file, and the flow that a command is about.
+pub struct FlowSettings {
+    /// Where changes come from.
+    pub source: ConnInfo,
+    /// Where they go to.
+    pub target: ConnInfo,
+    /// The name that was given, if one was.
+    pub name: Option<FlowName>,
+}
+
+/// Which tables take part.
+pub struct TableSettings {
+    /// The patterns.
+    pub selection: Selection,
+    /// Partitioned tables travel as whole tables.
+    pub via_partition_root: bool,
+}
+
+/// Everything that `relevo run` goes by.
+pub struct RunSettings {
+    /// Which flow.
+    pub flow: FlowSettings,
+    /// Which tables.
+    pub tables: TableSettings,
+    /// Where the target's tables come from.
+    pub schema: SchemaArg,
+    /// The given pg_dump.
+    pub pg_dump: Option<PathBuf>,
+    /// Where HTTP listens.
+    pub http_listen: SocketAddr,
+    /// The greatest batch.
+    pub batch_bytes: usize,
+    /// The memory bound.
+    pub memory_bytes: usize,
+    /// `synchronous_commit` of the applying session.
+    pub synchronous_commit: SynchronousCommitArg,
+    /// How often an idle source is made to write.
+    pub heartbeat_interval: Duration,
+}
+
+impl File {
+    /// Reads the file, or gives an empty one when none was named.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`]: it cannot be read, is not TOML, or has an unknown key or a bad value.
+    pub fn read(path: Option<&Path>) -> Result<Self, CliError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| CliError::usage(format!("configuration file {}: {error}", path.display())))?;
+        toml::from_str(&text).map_err(|error| {
+            // Not the Display form: it quotes the offending line, and that line may hold a password.
+            let line =
+                error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            CliError::usage(format!(
+                "configuration file {}, line {line}: {}",
+                path.display(),
+                error.message()
+            ))
+        })
+    }
+
+    /// How the file wants log lines.
+    #[must_use]
+    pub fn log(&self) -> &LogSection {
+        &self.log
+    }
+
+    /// The flow, from options and the file.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`]: a database is not named, or its URL is not one.
+    pub fn flow(&self, args: &FlowArgs) -> Result<FlowSettings, CliError> {
+        Ok(FlowSettings {
+            source: endpoint(Side::Source, args.source.as_deref(), self.source.as_ref())?,
+            target: endpoint(Side::Target, args.target.as_deref(), self.target.as_ref())?,
+            name: args.name.clone().or_else(|| self.name.as_ref().map(|name| name.0.clone())),
+        })
+    }
+
+    /// The tables, from options and the file.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`]: a pattern is not one.
+    pub fn tables(&self, args: &TableArgs) -> Result<TableSettings, CliError> {
+        let choose = |given: &Vec<String>, file: &Vec<String>| {
+            if given.is_empty() { file.clone() } else { given.clone() }
+        };
+        let include = choose(&args.include, &self.tables.include);
+        let exclude = choose(&args.exclude, &self.tables.exclude);
+        let selection =
+            Selection::parse(&include, &exclude).map_err(|error| CliError::usage(error.to_string()))?;
+        let via_partition_root = args.via_partition_root || self.tables.via_partition_root;
+        Ok(TableSettings { selection, via_partition_root })
+    }
+
+    /// Everything that `relevo run` goes by.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`].
+    pub fn run(&self, args: &RunArgs) -> Result<RunSettings, CliError> {
+        let memory = args.memory.or(self.apply.memory).unwrap_or(DEFAULT_MEMORY);
+        let batch = args.batch_bytes.or(self.apply.batch_bytes).unwrap_or(DEFAULT_BATCH);
+        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        if memory < ByteSize::mib(16) {
+            return Err(CliError::usage(format!("memory is {memory}: expected at least 16 MiB")));
+        }
+        if batch.as_u64() == 0 || batch.as_u64() * 2 > memory.as_u64() {
+            return Err(CliError::usage(format!(
+                "batch_bytes is {batch}: expected more than 0 and at most half of memory ({memory})"
+            )));
+        }
+        let heartbeat = match args.heartbeat_interval.or(self.heartbeat.interval) {
+            None => DEFAULT_HEARTBEAT,
+            Some(given) => Duration::try_from(given)
+                .ok()
+                .filter(|interval| *interval >= Duration::from_secs(1))
+                .ok_or_else(|| {
+                    CliError::usage(format!("heartbeat interval is {given:#}: expected at least 1s"))
+                })?,
+        };
+        Ok(RunSettings {
+            flow: self.flow(&args.flow)?,
+            tables: self.tables(&args.tables)?,
+            schema: args.schema.or(self.schema.mode).unwrap_or(SchemaArg::Auto),
+            pg_dump: self.pg_dump(args.pg_dump.as_deref()),
+            http_listen: args.http_listen.or(self.http.listen).unwrap_or(DEFAULT_HTTP_LISTEN),
+            batch_bytes: bytes(batch),
+            memory_bytes: bytes(memory),
+            synchronous_commit: args
+                .synchronous_commit
+                .or(self.apply.synchronous_commit)
+                .unwrap_or(SynchronousCommitArg::Off),
+            heartbeat_interval: heartbeat,
+        })
+    }
+
+    /// The pg_dump that was given, if one was.
+    #[must_use]
+    pub fn pg_dump(&self, given: Option<&Path>) -> Option<PathBuf> {
+        given.map(Path::to_path_buf).or_else(|| self.schema.pg_dump.clone())
+    }
+}
+
+fn endpoint(side: Side, option: Option<&str>, file: Option<&Endpoint>) -> Result<ConnInfo, CliError> {
+    let url = option.or(file.map(|endpoint| endpoint.url.as_str())).ok_or_else(|| {
+        let variable = side.to_string().to_uppercase();
+        CliError::usage(format!(
+            "the {side} database is not named: give --{side} URL, set RELEVO_{variable}_URL, \
+             or write [{side}] url = \"…\" in the configuration file"
+        ))
+    })?;
+    let info: ConnInfo =
+        url.parse().map_err(|error| CliError::usage(format!("the {side}'s connection string: {error}")))?;
+    // The password file belongs to the file's URL; another URL on the command line comes with its own secrets.
+    match file.filter(|_| option.is_none()).and_then(|endpoint| endpoint.password_file.as_ref()) {
+        None => Ok(info),
+        Some(path) => Ok(info.with_password_file(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    use crate::args::{Cli, Command};
+
+    fn run_args(args: &[&str]) -> RunArgs {
+        let cli = Cli::try_parse_from(["relevo", "run"].iter().chain(args)).unwrap();
+        match cli.command {
+            Command::Run(args) => args,
+            _ => unreachable!("the command line says run"),
+        }
+    }
+
+    fn file(text: &str) -> Result<File, CliError> {
+        let mut path = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut path, text.as_bytes()).unwrap();
+        File::read(Some(path.path()))
+    }
+
+    const BOTH: &str = "[source]\nurl = \"postgres://a@s/shop\"\n[target]\nurl = \"postgres://a@t/shop\"\n[apply]\nmemory = \"64MiB\"\n";
+
+    #[test]
+    fn an_option_wins_over_the_file_and_the_file_over_the_default() {
+        let file = file(BOTH).unwrap();
+        let settings = file.run(&run_args(&["--source", "postgres://b@other/shop"])).unwrap();
+        assert!(settings.flow.source.to_string().contains("other"));
+        assert!(!settings.flow.target.to_string().contains("other"));
+        assert_eq!(settings.memory_bytes, 64 << 20);
+        assert_eq!(settings.batch_bytes, 8 << 20);
+        assert_eq!(settings.http_listen.port(), 9187);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_an_error_that_names_line_and_key_and_no_secret() {
+        let text = "[source]\nurl = \"postgres://a:hunter2@s/shop\"\npasword_file = \"x\"\n";
+        let error = file(text).unwrap_err().to_string();
+        assert!(error.contains("pasword_file") && error.contains("line"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_database_that_is_not_named_is_asked_for_by_every_way_to_name_it() {
+        let error = File::default().run(&run_args(&[])).err().unwrap().to_string();
+        for part in ["--source", "RELEVO_SOURCE_URL", "[source]"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_cannot_work_are_refused() {
+        let file = file(BOTH).unwrap();
+        for args in [["--memory", "1MiB"], ["--batch-bytes", "60MiB"], ["--heartbeat-interval", "10ms"]] {
+            assert!(file.run(&run_args(&args)).is_err(), "{args:?}");
+        }
+    }
+}
