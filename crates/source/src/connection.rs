@@ -87,7 +87,8 @@ impl ReplicationConnection {
     /// # Errors
     /// The server cannot be reached, does not let the role in, or does not answer within `connect_timeout`.
     pub async fn connect(info: &ConnInfo, application_name: &str) -> Result<Self, SourceError> {
-        let settings = SessionSettings::for_values(application_name);
+        // Some warnings are no less than errors here (see the pump), whatever the role's settings hide.
+        let settings = SessionSettings::for_values(application_name).with("client_min_messages", "warning");
         let session = relevo_connect::dial_each(info, Side::Source, |dialed| {
             let parameters = parameters(&settings, dialed.options.as_deref());
             async move {
@@ -195,14 +196,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
         })
     }
 
-    /// `DROP_REPLICATION_SLOT`; with `wait`, until nobody uses the slot any more.
+    /// `DROP_REPLICATION_SLOT`; with `wait`, once nobody uses the slot any more. `false`: there was none.
     ///
     /// # Errors
-    /// The command fails: no such slot (42704), or without `wait` somebody uses it (55006).
-    pub async fn drop_slot(&mut self, name: &str, wait: bool) -> Result<(), SourceError> {
+    /// The command fails: without `wait`, somebody uses the slot (55006).
+    pub async fn drop_slot(&mut self, name: &str, wait: bool) -> Result<bool, SourceError> {
         let wait = if wait { " WAIT" } else { "" };
-        self.query(&format!("DROP_REPLICATION_SLOT {}{wait}", sql::identifier(name))).await?;
-        Ok(())
+        match self.query(&format!("DROP_REPLICATION_SLOT {}{wait}", sql::identifier(name))).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("42704") => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// `SHOW`: the present value of a setting.

@@ -196,15 +196,22 @@ fn class_of(error: &ServerMessage) -> FaultClass {
     }
 }
 
+/// Whether the server complains of a publication that does not exist: an error up to 17
+/// (`catalog/pg_publication.c`), a warning since 18 (`replication/pgoutput/pgoutput.c`).
+pub(crate) fn about_publication(message: &ServerMessage) -> bool {
+    let routine = message.routine.as_deref().unwrap_or_default();
+    matches!(
+        (message.sqlstate.as_str(), routine),
+        ("42704", "get_publication_oid" | "GetPublicationByName") | ("55000", "LoadPublications")
+    )
+}
+
 /// What to do about an error of the server, when the server does not say so itself.
 fn remedy(error: &ServerMessage) -> &'static str {
     match error.sqlstate.as_str() {
-        "42704" if error.message.contains("publication") => {
+        _ if about_publication(error) => {
             "; decoding looks publications up as they were when the change was made, so one that is created again now \
-             does not serve changes from before: if any are missing, drop the slot and copy the tables anew"
-        }
-        "42704" if error.message.contains("slot") => {
-            "; the slot is gone, and with it the changes since: copy the tables anew into an empty target"
+             does not serve the changes made before: then drop the slot and copy the tables anew into an empty target"
         }
         "42501" if error.message.contains("replication") || error.message.contains("WAL sender") => {
             "; give the role the right: ALTER ROLE … REPLICATION"
@@ -261,6 +268,7 @@ impl Fault for SourceError {
         match self {
             Self::Connect(error) => error.kind(),
             Self::Server { error, .. } if class_of(error) == FaultClass::Refused => "slot_lost",
+            Self::Server { error, .. } if about_publication(error) => "publication_missing",
             Self::Server { error, .. } => error.kind(),
             Self::Io { .. } | Self::Closed { .. } | Self::Sql { .. } | Self::Thread { .. } => "source_link",
             Self::FrameLength { .. } | Self::BadFrame { .. } | Self::Protocol { .. } => "source_protocol",

@@ -48,11 +48,13 @@ pub(crate) struct Framed<S> {
     stream: S,
     input: BytesMut,
     output: BytesMut,
+    /// What broke the stream while it still had bytes to hand out.
+    broken: Option<std::io::Error>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, input: BytesMut::new(), output: BytesMut::new() }
+        Self { stream, input: BytesMut::new(), output: BytesMut::new(), broken: None }
     }
 
     /// Where the next messages to the server are written. They go out with [`Framed::send`] or [`Framed::drive`].
@@ -112,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         }
     }
 
-    /// Writes what is in the output, and with `read` also reads once; resolves when a read has brought something
+    /// Writes what is in the output, and with `read` also reads what is there; resolves when that is something
     /// (0 bytes: end of stream). Without `read` it only ever resolves with an error.
     ///
     /// Both directions go on together: a server that waits for us to read may not keep us from writing, nor the
@@ -144,16 +146,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         Pin::new(&mut self.stream).poll_flush(cx).map_err(failed)
     }
 
+    /// Reads all that is there, up to the room. A TLS stream hands out one record a read, and the walsender makes each
+    /// message a record of its own, so one read alone would say little about how much is waiting.
     fn poll_read_in(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, SourceError>> {
-        let failed = |source| SourceError::Io { doing: "reading from the source", source };
+        let failed = |source| Err(SourceError::Io { doing: "reading from the source", source });
+        if let Some(source) = self.broken.take() {
+            return Poll::Ready(failed(source));
+        }
         // Frames that were handed out keep their share of an old buffer alive; a new one is begun when little room
         // is left, so that reads stay large.
         if self.input.capacity() - self.input.len() < READ_BYTES / 4 {
             self.input.reserve(READ_BYTES);
         }
-        let room = self.input.capacity() - self.input.len();
-        let reading = pin!(self.stream.read_buf(&mut self.input));
-        let bytes = ready!(reading.poll(cx)).map_err(failed)?;
-        Poll::Ready(Ok(Received { bytes, filled: bytes == room }))
+        let mut received = Received { bytes: 0, filled: false };
+        loop {
+            let read = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
+            match read {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(received)),
+                Poll::Ready(Ok(bytes)) => received.bytes += bytes,
+                Poll::Ready(Err(source)) if received.bytes == 0 => return Poll::Ready(failed(source)),
+                // What came before the error counts first.
+                Poll::Ready(Err(source)) => {
+                    self.broken = Some(source);
+                    return Poll::Ready(Ok(received));
+                }
+                Poll::Pending if received.bytes == 0 => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(Ok(received)),
+            }
+            if self.input.len() == self.input.capacity() {
+                received.filled = true;
+                return Poll::Ready(Ok(received));
+            }
+        }
     }
 }

@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::SourceError;
 use crate::connection::server_message;
+use crate::error::{SourceError, about_publication};
 use crate::frame::{Frame, Framed};
 use crate::monitor::SourceMonitor;
 use crate::pace::Pace;
@@ -313,7 +313,13 @@ where
                 Err(SourceError::ShuttingDown)
             }
             Message::NoticeResponse(body) => {
-                tracing::info!(notice = %server_message(body.fields())?, "the source says");
+                let notice = server_message(body.fields())?;
+                // PostgreSQL 18 leaves out a publication that does not exist with no more than a warning, where its
+                // predecessors fail. Changes must not be left out in silence.
+                if about_publication(&notice) {
+                    return Err(SourceError::server("streaming", notice));
+                }
+                tracing::info!(%notice, "the source says");
                 Ok(())
             }
             Message::ParameterStatus(_) | Message::NotificationResponse(_) => Ok(()),

@@ -126,7 +126,10 @@ async fn slots_are_created_and_dropped_in_the_servers_words() {
         let mut connection =
             ReplicationConnection::log_in(client, &login(ChannelBinding::Prefer)).await.unwrap().session;
         let created = connection.create_slot("relevo_shop", SlotSnapshot::Export).await.unwrap();
-        let refused = connection.drop_slot("relevo_shop", true).await.unwrap_err();
+        let refused = (
+            connection.drop_slot("relevo_shop", true).await.unwrap(),
+            connection.drop_slot("x", false).await.unwrap_err(),
+        );
         (created, refused)
     };
     let served = async {
@@ -138,11 +141,15 @@ async fn slots_are_created_and_dropped_in_the_servers_words() {
         assert_eq!(server.query().await, "DROP_REPLICATION_SLOT \"relevo_shop\" WAIT");
         server.send(error("42704", "replication slot \"relevo_shop\" does not exist")).await;
         server.send(super::server::message(b'Z', b"I")).await;
+        assert_eq!(server.query().await, "DROP_REPLICATION_SLOT \"x\"");
+        server.send(error("55006", "replication slot \"x\" is active for PID 1")).await;
+        server.send(super::server::message(b'Z', b"I")).await;
     };
     let ((created, refused), ()) = tokio::join!(asked, served);
     assert_eq!(
         created,
         CreatedSlot { consistent_point: SourceLsn::new(16), snapshot: Some("0003-1".into()) }
     );
-    assert_eq!(refused.code(), Some("42704"));
+    assert!(!refused.0, "there was none");
+    assert_eq!(refused.1.code(), Some("55006"));
 }

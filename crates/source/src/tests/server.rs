@@ -27,6 +27,12 @@ pub(super) fn error(code: &str, text: &str) -> Vec<u8> {
     message(b'E', fields.as_bytes())
 }
 
+/// A NoticeResponse of this C function.
+pub(super) fn notice(code: &str, routine: &str) -> Vec<u8> {
+    let fields = format!("SWARNING\0VWARNING\0C{code}\0Mskipped\0R{routine}\0\0");
+    message(b'N', fields.as_bytes())
+}
+
 /// A row of named columns.
 pub(super) fn row(columns: &[(&str, Option<&str>)]) -> Vec<u8> {
     let count = u16::try_from(columns.len()).unwrap().to_be_bytes();

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use relevo_model::{ChangeSource, Feedback, SourceEvent, SourceLsn};
+use relevo_model::{ChangeSource, Fault, FaultClass, Feedback, SourceEvent, SourceLsn};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::server::{Server, begin, change, commit, error, keepalive, login, message, options, transaction};
+use super::server::{
+    Server, begin, change, commit, error, keepalive, login, message, notice, options, transaction,
+};
 use crate::pump::CLOSE_LIMIT;
 use crate::source::assemble;
 use crate::{PgSource, ReplicationConnection, SourceError, StartOptions};
@@ -115,6 +117,18 @@ async fn an_error_comes_after_everything_before_it_and_stays() {
     assert_eq!(first.code(), Some("57P01"));
     assert!(matches!(source.next().await.unwrap_err(), SourceError::Failed { .. }));
     source.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_that_the_server_only_warns_of_is_an_error() {
+    let (mut source, mut server, _task) = streaming(options(START)).await;
+    server.send(notice("01000", "something_else")).await;
+    server.send(transaction(200, 10)).await;
+    server.send(notice("55000", "LoadPublications")).await;
+    server.send(keepalive(300, false)).await;
+    assert_eq!(end(&mut source).await, 201);
+    let error = source.next().await.unwrap_err();
+    assert_eq!((error.kind(), error.class()), ("publication_missing", FaultClass::Blocked));
 }
 
 #[tokio::test(start_paused = true)]
