@@ -98,7 +98,9 @@ pub(crate) fn line_of_copy(error: &DbError, map: &TableMap) -> (Option<usize>, O
         .relation
         .columns
         .iter()
-        .filter(|column| after_word.strip_prefix(column.name.as_str()).is_some_and(|rest| rest.starts_with(':')))
+        .filter(|column| {
+            after_word.strip_prefix(column.name.as_str()).is_some_and(|rest| rest.starts_with(':'))
+        })
         .max_by_key(|column| column.name.len());
     let column = named
         .map(|column| column.name.clone())
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn a_row_is_named_by_its_identity() {
         let columns = vec![column("k", 23), column("k2", 25), column("a", 25)];
-        let map = TableMap::new(&relation(&["k", "a", "k2"]), table(columns, &[]), 0).unwrap();
+        let map = TableMap::new(&relation(&["k", "a", "k2"]), table(columns, &[]), (0, 0)).unwrap();
         let new = Row(vec![text("5"), text("secret"), Cell::Null]);
         let change = Change::Insert { relation: map.relation.clone(), new };
         assert_eq!(key(&map, &change), "k=5, k2=NULL");
@@ -176,7 +178,7 @@ mod tests {
         let names: Vec<String> = (0..10).map(|n| format!("c{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let columns = names.iter().map(|name| column(name, 23)).collect();
-        let map = TableMap::new(&relation(&names), table(columns, &[]), 0).unwrap();
+        let map = TableMap::new(&relation(&names), table(columns, &[]), (0, 0)).unwrap();
         let old = OldRow::Full(Row(vec![text("1"); 10]));
         let shown = key(&map, &Change::Delete { relation: map.relation.clone(), old });
         assert!(shown.starts_with("c0=1, c1=1") && shown.ends_with("c7=1, …"), "{shown}");

@@ -81,7 +81,15 @@ mod tests {
 
     fn cell() -> impl Strategy<Value = Cell> {
         let nasty = prop::collection::vec(
-            prop_oneof![Just(b'\\'), Just(b'\t'), Just(b'\n'), Just(b'\r'), Just(b'N'), Just(b'.'), any::<u8>()],
+            prop_oneof![
+                Just(b'\\'),
+                Just(b'\t'),
+                Just(b'\n'),
+                Just(b'\r'),
+                Just(b'N'),
+                Just(b'.'),
+                any::<u8>()
+            ],
             0..20,
         );
         prop_oneof![Just(Cell::Null), nasty.prop_map(|bytes| Cell::Text(Bytes::from(bytes)))]

@@ -114,6 +114,17 @@ pub enum TargetError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// Tables were altered on the target while statements for them were prepared.
+    #[error(
+        "target: a table was altered while the flow ran, one of {tables}; nothing of the batch was kept, and they are read again"
+    )]
+    TableAltered {
+        /// The tables of the batch.
+        tables: String,
+        /// What the server said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
     /// The target takes no writes.
     #[error(
         "target: it is read-only: {}; is it a physical standby? Point Relevo at its primary, or promote it",
@@ -167,7 +178,7 @@ pub enum TargetError {
         table: TableName,
     },
     /// A change could not be applied.
-    #[error("target: {change} failed: {}{}", describe(.source), remedy(.source))]
+    #[error("target: {change} failed: {}{}", describe(.source), remedy(.source, *.outdated))]
     Change {
         /// Which change.
         change: Box<FailedChange>,
@@ -197,11 +208,7 @@ pub enum TargetError {
 impl TargetError {
     pub(crate) fn session(action: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |source| {
-            if is_read_only(&source) {
-                Self::ReadOnly { source }
-            } else {
-                Self::Session { action, source }
-            }
+            if is_read_only(&source) { Self::ReadOnly { source } } else { Self::Session { action, source } }
         }
     }
 
@@ -211,6 +218,7 @@ impl TargetError {
             Self::State { source } => source.sql_error(),
             Self::ReplicaRole { source }
             | Self::ProgressMoved { source, .. }
+            | Self::TableAltered { source, .. }
             | Self::ReadOnly { source }
             | Self::Change { source, .. }
             | Self::Session { source, .. } => Some(source),
@@ -246,7 +254,10 @@ pub(crate) fn is_altered(error: &tokio_postgres::Error) -> bool {
 }
 
 /// The way out, by the kind of refusal.
-fn remedy(error: &tokio_postgres::Error) -> &'static str {
+fn remedy(error: &tokio_postgres::Error, outdated: bool) -> &'static str {
+    if outdated {
+        return "; the table was altered since its description was read; it is read again";
+    }
     let Some(code) = error.code() else { return "" };
     match (code.code(), code.code().get(..2)) {
         ("23505" | "23P01", _) => {
@@ -288,7 +299,7 @@ impl Fault for TargetError {
             | Self::NoIdentity { .. }
             | Self::Contract(_) => FaultClass::Blocked,
             // Opening again reads where the progress really stands.
-            Self::ProgressMoved { .. } | Self::Spent => FaultClass::Transient,
+            Self::ProgressMoved { .. } | Self::TableAltered { .. } | Self::Spent => FaultClass::Transient,
         }
     }
 
@@ -299,6 +310,7 @@ impl Fault for TargetError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Connect(error) => error.kind(),
+            Self::TableAltered { .. } | Self::Change { outdated: true, .. } => "table_altered",
             Self::Catalog { source, .. } => source.kind(),
             Self::State { .. } | Self::Change { .. } | Self::Session { .. } => {
                 self.sql_error().map_or("state_corrupt", kind)

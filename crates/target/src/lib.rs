@@ -15,7 +15,9 @@ mod mapping;
 mod missing;
 mod open;
 mod probe;
+mod run;
 mod shape;
+mod stamp;
 mod statement;
 mod truncate;
 

@@ -25,6 +25,8 @@ pub(crate) struct TableMap {
     pub(crate) identity_is_unique: bool,
     /// The batch in which the target's catalog was read.
     pub(crate) read_in_batch: u64,
+    /// What the catalog's rows about the table were then, see [`crate::stamp`].
+    pub(crate) stamp: i64,
 }
 
 impl TableMap {
@@ -35,7 +37,7 @@ impl TableMap {
     pub(crate) fn new(
         relation: &Arc<Relation>,
         table: TableInfo,
-        read_in_batch: u64,
+        (read_in_batch, stamp): (u64, i64),
     ) -> Result<Self, TargetError> {
         let mut columns = Vec::with_capacity(relation.columns.len());
         let mut missing = Vec::new();
@@ -71,6 +73,7 @@ impl TableMap {
             identity,
             identity_is_unique,
             read_in_batch,
+            stamp,
         })
     }
 
@@ -204,7 +207,7 @@ pub(crate) mod tests {
     #[test]
     fn columns_are_matched_by_name_and_extra_ones_are_left_alone() {
         let target = table(vec![column("extra", 23), column("b", 25), column("k", 23)], &[&["k"]]);
-        let map = TableMap::new(&relation(&["k", "b"]), target, 0).unwrap();
+        let map = TableMap::new(&relation(&["k", "b"]), target, (0, 0)).unwrap();
         assert_eq!(map.column(0).name, "k");
         assert_eq!(map.column(1).name, "b");
         assert_eq!(map.source_of(0), None);
@@ -215,8 +218,8 @@ pub(crate) mod tests {
 
     #[test]
     fn every_missing_column_is_named() {
-        let error =
-            TableMap::new(&relation(&["k", "b", "c"]), table(vec![column("k", 23)], &[]), 0).unwrap_err();
+        let error = TableMap::new(&relation(&["k", "b", "c"]), table(vec![column("k", 23)], &[]), (0, 0))
+            .unwrap_err();
         let TargetError::MissingColumns { columns, .. } = error else { panic!("{error}") };
         assert_eq!(columns, ["b", "c"]);
     }
@@ -224,24 +227,25 @@ pub(crate) mod tests {
     #[test]
     fn a_value_for_a_column_that_the_target_computes_is_refused() {
         let computed = ColumnInfo { generated: Generated::Stored, ..column("b", 23) };
-        let error = TableMap::new(&relation(&["k", "b"]), table(vec![column("k", 23), computed], &[]), 0);
+        let error =
+            TableMap::new(&relation(&["k", "b"]), table(vec![column("k", 23), computed], &[]), (0, 0));
         assert!(matches!(error, Err(TargetError::GeneratedColumn { column, .. }) if column == "b"));
     }
 
     #[test]
     fn an_identity_that_no_unique_key_covers_is_not_unique() {
         let wide = table(vec![column("k", 23), column("b", 23)], &[&["k", "b"]]);
-        assert!(!TableMap::new(&relation(&["k", "b"]), wide, 0).unwrap().identity_is_unique);
+        assert!(!TableMap::new(&relation(&["k", "b"]), wide, (0, 0)).unwrap().identity_is_unique);
         let none = table(vec![column("k", 23)], &[]);
-        assert!(!TableMap::new(&relation(&["k"]), none, 0).unwrap().identity_is_unique);
+        assert!(!TableMap::new(&relation(&["k"]), none, (0, 0)).unwrap().identity_is_unique);
     }
 
     #[test]
     fn a_unique_key_proves_that_an_array_can_be_compared() {
         let array = ColumnInfo { equality: None, ..column("k", 1007) };
-        let keyed = TableMap::new(&relation(&["k"]), table(vec![array.clone()], &[&["k"]]), 0).unwrap();
+        let keyed = TableMap::new(&relation(&["k"]), table(vec![array.clone()], &[&["k"]]), (0, 0)).unwrap();
         assert_eq!(keyed.equality(0), Some("OPERATOR(pg_catalog.=)"));
-        let bare = TableMap::new(&relation(&["k"]), table(vec![array], &[]), 0).unwrap();
+        let bare = TableMap::new(&relation(&["k"]), table(vec![array], &[]), (0, 0)).unwrap();
         assert_eq!(bare.equality(0), None);
     }
 }

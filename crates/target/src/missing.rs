@@ -77,7 +77,11 @@ impl Missing {
     }
 }
 
-async fn write(client: &Client, flow: &FlowName, records: &[NewError]) -> Result<(), relevo_state::StateError> {
+async fn write(
+    client: &Client,
+    flow: &FlowName,
+    records: &[NewError],
+) -> Result<(), relevo_state::StateError> {
     let sql = |source| relevo_state::StateError::Sql { action: "recording missing rows", source };
     client.batch_execute(crate::apply::BEGIN).await.map_err(sql)?;
     relevo_state::record_errors(client, flow, records).await?;

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use crate::error::TargetError;
 use crate::known::Known;
 use crate::missing::Missing;
+use crate::stamp::{Touched, prepare_check};
 
 /// Foreign keys and ordinary triggers do not fire, as in native logical replication.
 const REPLICA_ROLE: &str = "SET session_replication_role = replica";
@@ -24,11 +25,11 @@ const ASYNCHRONOUS: &str = "SET synchronous_commit = off";
 const SYNCHRONOUS: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
      WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
 /// Row security would hide rows from an update; with this setting it is an error instead. The keepalives end the
-/// session of a Relevo whose host vanished, so that its lock does not keep the next one waiting. Last, a
-/// transaction may write only where it says so.
+/// session of a Relevo whose host vanished, so that its lock does not keep the next one waiting. To compile a plan
+/// takes longer than to find one row. Last, a transaction may write only where it says so.
 const SESSION: &str = "SET row_security = off; \
      SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
-     SET default_transaction_read_only = on";
+     SET jit = off; SET default_transaction_read_only = on";
 /// A query is given up when its client is gone. Not every platform can do that.
 const NOTICE_DEAD_CLIENT: &str = "SET client_connection_check_interval = '1s'";
 const ENCODING: &str = "SELECT pg_catalog.current_setting('server_encoding')";
@@ -88,6 +89,9 @@ pub struct PgTarget {
     pub(crate) progress: Progress,
     pub(crate) known: Known,
     pub(crate) missing: Missing,
+    /// The tables of the transaction that is open or about to be.
+    pub(crate) touched: Touched,
+    pub(crate) check: Statement,
     pub(crate) advance: Statement,
     /// Asks how far the WAL was written; `None` when commits wait for their flush.
     pub(crate) insert_position: Option<Statement>,
@@ -110,7 +114,7 @@ impl PgTarget {
     pub async fn open(info: &ConnInfo, options: TargetOptions) -> Result<Self, TargetError> {
         let TargetOptions { flow, source, synchronous_commit, previous_pid } = options;
         let session = connect(info, &flow).await?;
-        let wal_flushed_later = prepare_session(&session, synchronous_commit).await?;
+        let (wal, asynchronous) = prepare_session(&session, synchronous_commit).await?;
         take_lock(&session, &flow, previous_pid).await?;
         let stored = relevo_state::progress(&*session, &flow).await?;
         let stored = stored.ok_or_else(|| TargetError::NoProgress { flow: flow.clone() })?;
@@ -121,11 +125,10 @@ impl PgTarget {
                 expected: Box::new(source),
             });
         }
-        let prepare = TargetError::session("preparing statements");
-        let advance = session.prepare(relevo_state::ADVANCE_PROGRESS).await.map_err(prepare)?;
-        let prepare = TargetError::session("preparing statements");
-        let insert_position = session.prepare(INSERT_POSITION).await.map_err(prepare)?;
-        let (wal, asynchronous) = wal_flushed_later;
+        let error = || TargetError::session("preparing statements");
+        let check = prepare_check(&session).await.map_err(error())?;
+        let advance = session.prepare(relevo_state::ADVANCE_PROGRESS).await.map_err(error())?;
+        let insert_position = session.prepare(INSERT_POSITION).await.map_err(error())?;
         info!(%flow, applied_lsn = %stored.progress.applied, pid = session.backend_pid(), "target: opened");
         Ok(Self {
             session,
@@ -133,6 +136,8 @@ impl PgTarget {
             progress: stored.progress,
             known: Known::default(),
             missing: Missing::default(),
+            touched: Touched::default(),
+            check,
             advance,
             insert_position: asynchronous.then_some(insert_position),
             wal,

@@ -95,9 +95,7 @@ impl Shape {
                 let (set, replace) = assignments(map, &find, old.as_ref(), new);
                 Ok(Some(Self::Update { set, find, replace }))
             }
-            Change::Delete { old, .. } => {
-                Ok(Some(Self::Delete { find: Self::find(map, Some(old), None)? }))
-            }
+            Change::Delete { old, .. } => Ok(Some(Self::Delete { find: Self::find(map, Some(old), None)? })),
             Change::Truncate { .. } | Change::Message { .. } => Ok(None),
         }
     }
@@ -172,14 +170,18 @@ mod tests {
                 ..column(name, 23)
             })
             .collect();
-        TableMap::new(&relation(columns), table(target, &[&["k"]]), 0).unwrap()
+        TableMap::new(&relation(columns), table(target, &[&["k"]]), (0, 0)).unwrap()
     }
 
     fn text(value: &str) -> Cell {
         Cell::Text(Bytes::copy_from_slice(value.as_bytes()))
     }
 
-    fn update(map: &TableMap, old: Option<OldRow>, new: Vec<Cell>) -> Result<(Vec<usize>, Find, bool), TargetError> {
+    fn update(
+        map: &TableMap,
+        old: Option<OldRow>,
+        new: Vec<Cell>,
+    ) -> Result<(Vec<usize>, Find, bool), TargetError> {
         let width = new.len();
         let change = Change::Update { relation: map.relation.clone(), old, new: Row(new) };
         match Shape::of(map, &change)? {
@@ -219,8 +221,14 @@ mod tests {
         let map = map(&["k", "a"], &["k"]);
         let key = |value| OldRow::Key(Row(vec![text(value), Cell::Null]));
         assert_eq!(update(&map, None, vec![text("1"), text("x")]).unwrap().0, [1]);
-        assert_eq!(update(&map, Some(key("1")), vec![text("1"), text("x")]).unwrap(), (vec![1], Find::OldKey, false));
-        assert_eq!(update(&map, Some(key("1")), vec![text("2"), text("x")]).unwrap(), (vec![0, 1], Find::OldKey, true));
+        assert_eq!(
+            update(&map, Some(key("1")), vec![text("1"), text("x")]).unwrap(),
+            (vec![1], Find::OldKey, false)
+        );
+        assert_eq!(
+            update(&map, Some(key("1")), vec![text("2"), text("x")]).unwrap(),
+            (vec![0, 1], Find::OldKey, true)
+        );
     }
 
     #[test]

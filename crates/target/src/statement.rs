@@ -149,7 +149,8 @@ impl Builder<'_> {
             });
             names.push(name);
         }
-        let with = if target.with.is_empty() { "WITH ".to_owned() } else { format!("{}, ", target.with.trim_end()) };
+        let with =
+            if target.with.is_empty() { "WITH ".to_owned() } else { format!("{}, ", target.with.trim_end()) };
         format!(
             "{with}gone AS ({} RETURNING t.*) INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM gone",
             self.delete_from(&target),
@@ -228,7 +229,8 @@ impl Builder<'_> {
         let Find::WholeRow { nulls, unsent } = find else { return String::new() };
         let (mut columns, mut values) = (Vec::new(), Vec::new());
         for index in 0..self.map.relation.columns.len() {
-            let compared = !nulls.contains(index) && !unsent.contains(index) && self.map.equality(index).is_some();
+            let compared =
+                !nulls.contains(index) && !unsent.contains(index) && self.map.equality(index).is_some();
             if compared && !self.map.equal_is_identical(index) {
                 columns.push(self.qualified(index));
                 values.push(self.parameter(RowOf::Old, index));
@@ -253,7 +255,8 @@ impl Builder<'_> {
 }
 
 fn column_list(map: &TableMap) -> String {
-    let names: Vec<String> = map.relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+    let names: Vec<String> =
+        map.relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
     names.join(", ")
 }
 
@@ -277,7 +280,7 @@ mod tests {
 
     fn keyed() -> TableMap {
         let target = table(vec![column("k", 23), column("A b", 25), column("x", 25)], &[&["k"]]);
-        TableMap::new(&relation(&["A b", "k"]), target, 0).unwrap()
+        TableMap::new(&relation(&["A b", "k"]), target, (0, 0)).unwrap()
     }
 
     fn whole(nulls: &[usize], unsent: &[usize]) -> Find {
@@ -298,19 +301,23 @@ mod tests {
         assert_eq!(sql.text, r#"INSERT INTO "s"."t" ("A b", "k") OVERRIDING SYSTEM VALUE VALUES ($1, $2)"#);
         assert_eq!(sql.slots, [new(0), new(1)]);
         assert_eq!(sql.types(&keyed()), [Type::TEXT, Type::INT4]);
-        assert_eq!(Sql::new(&keyed(), &Shape::Copy).text, r#"COPY "s"."t" ("A b", "k") FROM STDIN (FORMAT text)"#);
+        assert_eq!(
+            Sql::new(&keyed(), &Shape::Copy).text,
+            r#"COPY "s"."t" ("A b", "k") FROM STDIN (FORMAT text)"#
+        );
     }
 
     #[test]
     fn a_table_without_columns_can_be_inserted_into() {
-        let map = TableMap::new(&relation(&[]), table(vec![], &[]), 0).unwrap();
+        let map = TableMap::new(&relation(&[]), table(vec![], &[]), (0, 0)).unwrap();
         assert_eq!(Sql::new(&map, &Shape::Insert).text, r#"INSERT INTO "s"."t" DEFAULT VALUES"#);
     }
 
     #[test]
     fn a_unique_key_needs_no_detour() {
         let find = Find::NewKey;
-        let update = Sql::new(&keyed(), &Shape::Update { set: mask(&[0]), find: find.clone(), replace: false });
+        let update =
+            Sql::new(&keyed(), &Shape::Update { set: mask(&[0]), find: find.clone(), replace: false });
         assert_eq!(update.text, format!(r#"UPDATE ONLY "s"."t" AS t SET "A b" = $2 WHERE t."k" {EQ} $1"#));
         assert_eq!(update.slots, [new(1), new(0)]);
         let delete = Sql::new(&keyed(), &Shape::Delete { find: Find::OldKey });
@@ -321,7 +328,8 @@ mod tests {
 
     #[test]
     fn a_key_that_is_not_unique_affects_one_row() {
-        let map = TableMap::new(&relation(&["k", "a"]), table(vec![column("k", 23), column("a", 23)], &[]), 0);
+        let map =
+            TableMap::new(&relation(&["k", "a"]), table(vec![column("k", 23), column("a", 23)], &[]), (0, 0));
         let sql = Sql::new(&map.unwrap(), &Shape::Delete { find: Find::OldKey });
         assert_eq!(
             sql.text,
@@ -336,7 +344,7 @@ mod tests {
         let json = ColumnInfo { equality: None, ..column("j", 114) };
         let numeric = column("n", 1700);
         let target = table(vec![column("a", 23), column("b", 23), json, numeric, column("c", 25)], &[]);
-        let map = TableMap::new(&relation(&["a", "b", "j", "n", "c"]), target, 0).unwrap();
+        let map = TableMap::new(&relation(&["a", "b", "j", "n", "c"]), target, (0, 0)).unwrap();
         let sql = Sql::new(&map, &Shape::Delete { find: whole(&[1], &[4]) });
         assert_eq!(
             sql.text,
@@ -350,7 +358,7 @@ mod tests {
     #[test]
     fn in_a_partitioned_table_a_row_is_named_by_partition_and_place() {
         let target = TableInfo { kind: TableKind::Partitioned, ..table(vec![column("a", 23)], &[]) };
-        let map = TableMap::new(&relation(&["a"]), target, 0).unwrap();
+        let map = TableMap::new(&relation(&["a"]), target, (0, 0)).unwrap();
         let update = Shape::Update { set: mask(&[0]), find: whole(&[], &[]), replace: false };
         assert_eq!(
             Sql::new(&map, &update).text,
@@ -365,7 +373,7 @@ mod tests {
         let always = ColumnInfo { identity: ColumnIdentity::Always, ..column("k", 23) };
         let computed = ColumnInfo { generated: Generated::Stored, ..column("g", 23) };
         let target = table(vec![always, column("a", 23), computed, column("extra", 23)], &[&["k"]]);
-        let map = TableMap::new(&relation(&["a", "k"]), target, 0).unwrap();
+        let map = TableMap::new(&relation(&["a", "k"]), target, (0, 0)).unwrap();
         let shape = |find| Shape::Update { set: mask(&[1]), find, replace: true };
         assert_eq!(
             Sql::new(&map, &shape(Find::OldKey)).text,
@@ -374,6 +382,9 @@ mod tests {
             )
         );
         let by_row = Sql::new(&map, &shape(whole(&[], &[]))).text;
-        assert!(by_row.starts_with("WITH victim AS (") && by_row.contains("LIMIT 1), gone AS (DELETE"), "{by_row}");
+        assert!(
+            by_row.starts_with("WITH victim AS (") && by_row.contains("LIMIT 1), gone AS (DELETE"),
+            "{by_row}"
+        );
     }
 }

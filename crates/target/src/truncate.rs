@@ -56,7 +56,8 @@ pub(crate) async fn emptying(
     if blocked_by.is_none() {
         return Ok(Emptying { statements: vec![truncate(tables, restart_identity)], blocked_by });
     }
-    let mut statements: Vec<String> = tables.iter().map(|table| format!("DELETE FROM {}", only(table))).collect();
+    let mut statements: Vec<String> =
+        tables.iter().map(|table| format!("DELETE FROM {}", only(table))).collect();
     if restart_identity {
         for row in client.query(OWNED_SEQUENCES, &[&oids]).await? {
             let (schema, name): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
