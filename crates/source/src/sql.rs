@@ -27,19 +27,6 @@ FROM pg_catalog.pg_replication_slots AS s
      JOIN pg_catalog.pg_stat_activity AS a ON a.pid = s.active_pid
 WHERE s.slot_name = $slot AND s.active_pid = $pid AND a.application_name = $application";
 
-/// What the source's settings leave room for, and what the role may do.
-pub(crate) const PREFLIGHT: &str = "
-SELECT current_setting('wal_level') AS wal_level,
-       current_setting('max_replication_slots')::int AS max_slots,
-       (SELECT count(*) FROM pg_catalog.pg_replication_slots)::int AS used_slots,
-       current_setting('max_wal_senders')::int AS max_senders,
-       (SELECT count(*) FROM pg_catalog.pg_stat_replication)::int AS used_senders,
-       r.rolname::text AS role, r.rolreplication AS may_replicate, r.rolsuper AS superuser,
-       pg_is_in_recovery() AS in_recovery,
-       current_setting('server_version_num')::int AS server_version
-FROM pg_catalog.pg_roles AS r
-WHERE r.rolname = current_user";
-
 /// How long the server waits for an answer, in milliseconds; 0: for ever.
 pub(crate) const SENDER_TIMEOUT: &str =
     "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
