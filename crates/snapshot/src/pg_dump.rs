@@ -37,7 +37,7 @@ impl PgDump {
     ///
     /// # Errors
     /// [`SnapshotError::PgDumpMissing`], [`SnapshotError::PgDumpTooOld`].
-    pub(crate) async fn find(given: Option<&Path>, source_major: i32) -> Result<Self, SnapshotError> {
+    pub async fn find(given: Option<&Path>, source_major: i32) -> Result<Self, SnapshotError> {
         let first = given.map_or_else(|| PathBuf::from("pg_dump"), Path::to_owned);
         let found = Self::check(first, given, source_major).await;
         if given.is_some() || found.is_ok() {

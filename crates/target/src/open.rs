@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use relevo_connect::{ConnInfo, SessionSettings, SqlSession, connect_sql};
+use relevo_connect::{ConnInfo, Host, SessionSettings, SqlSession, connect_sql};
 use relevo_model::{FlowName, Progress, Side, SourceIdentity};
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
@@ -151,6 +151,12 @@ impl PgTarget {
     #[must_use]
     pub fn backend_pid(&self) -> i32 {
         self.session.backend_pid()
+    }
+
+    /// The server that was reached, for whoever must reach the same one.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        self.session.host()
     }
 }
 
