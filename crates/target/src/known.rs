@@ -43,6 +43,11 @@ impl Known {
         self.maps.insert(id, map);
     }
 
+    /// Forgets which table the relation means; the next change looks it up again.
+    pub(crate) fn forget_map(&mut self, relation: &Relation) {
+        self.maps.remove(&relation.id);
+    }
+
     /// The statement for changes of this shape, if there is one.
     pub(crate) fn statement(&mut self, key: &(RelationId, Shape)) -> Option<&Prepared> {
         self.statements.get(key)

@@ -206,6 +206,12 @@ impl<'a> Run<'a> {
             let request = async move { client.batch_execute(&sql).await.map(|()| Reply::Done) };
             self.send(tag(), 0, request).await?;
         }
+        for map in &maps {
+            self.touched.remove(map);
+        }
+        for relation in relations {
+            self.known.forget_map(relation);
+        }
         Ok(())
     }
 

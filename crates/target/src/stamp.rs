@@ -2,8 +2,9 @@
 //!
 //! A prepared statement outlives an ALTER TABLE: the server plans it again, and converts the values from the type
 //! that the column had to the type that it has, which may change them without an error (`float8` to `numeric`).
-//! And a key that was unique may be gone. So the last question before the progress, when the batch holds locks on
-//! all its tables, is whether their descriptions were written since. What may not enter: what the tables look like.
+//! So the last question before the progress, when the batch holds locks on all its tables, is whether their rows in
+//! `pg_class` were written since. Every change of a type that rewrites the table does that, as do new columns,
+//! TRUNCATE and GRANT; VACUUM and ANALYZE do not. What may not enter: what the tables look like.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +14,9 @@ use tokio_postgres::{Client, Error, Statement};
 
 use crate::mapping::TableMap;
 
-/// The transactions that last wrote each column and index of a table, summed up. None of them is written by
-/// VACUUM or ANALYZE.
+/// The transaction that last wrote the table's row in `pg_class`.
 const STAMP: &str = "
-SELECT coalesce((SELECT pg_catalog.sum(a.xmin::text::bigint) FROM pg_catalog.pg_attribute a
-                  WHERE a.attrelid = c.oid AND a.attnum > 0), 0)::bigint
-     + coalesce((SELECT pg_catalog.sum(i.xmin::text::bigint + i.indexrelid::bigint) FROM pg_catalog.pg_index i
-                  WHERE i.indrelid = c.oid), 0)::bigint
+SELECT c.xmin::text::bigint
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = $1 AND c.relname = $2";
@@ -30,10 +27,7 @@ const CHECK: &str = "
 SELECT 1 / (pg_catalog.count(*) = 0)::int
   FROM unnest($1::oid[], $2::bigint[]) AS known (oid, stamp)
  WHERE known.stamp IS DISTINCT FROM
-       coalesce((SELECT pg_catalog.sum(a.xmin::text::bigint) FROM pg_catalog.pg_attribute a
-                  WHERE a.attrelid = known.oid AND a.attnum > 0), 0)::bigint
-     + coalesce((SELECT pg_catalog.sum(i.xmin::text::bigint + i.indexrelid::bigint) FROM pg_catalog.pg_index i
-                  WHERE i.indrelid = known.oid), 0)::bigint";
+       (SELECT c.xmin::text::bigint FROM pg_catalog.pg_class c WHERE c.oid = known.oid)";
 
 /// The stamp of a table, to be taken before its description is read; 0 when there is no such table.
 pub(crate) async fn stamp(client: &Client, name: &TableName) -> Result<i64, Error> {
@@ -57,6 +51,11 @@ impl Touched {
         if !known {
             self.0.insert(map.table.oid, Arc::clone(map));
         }
+    }
+
+    /// A table that the transaction itself gives a new stamp: by TRUNCATE, which also keeps everybody else out.
+    pub(crate) fn remove(&mut self, map: &TableMap) {
+        self.0.remove(&map.table.oid);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
