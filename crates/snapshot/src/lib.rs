@@ -36,3 +36,52 @@ pub use plan::{CopyPlan, SchemaAction, TableJob, plan, selected_tables};
 pub use publication::{Existing, publish};
 pub use rows::{RowsCopied, copy_rows};
 pub use schema::copy_schema;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send(_: impl Send) {}
+
+    fn options() -> CopyOptions {
+        CopyOptions {
+            flow: "f".parse().unwrap(),
+            source: "postgres://u@h/d".parse().unwrap(),
+            target: "postgres://u@h/d".parse().unwrap(),
+            selection: relevo_catalog::Selection::default(),
+            mode: SchemaMode::Auto,
+            via_partition_root: false,
+            pg_dump: None,
+        }
+    }
+
+    #[test]
+    fn the_steps_can_run_in_a_task_of_their_own() {
+        let options = options();
+        let plan = CopyPlan {
+            schema: SchemaAction::Ready,
+            tables: Vec::new(),
+            jobs: Vec::new(),
+            findings: Vec::new(),
+        };
+        let snapshot = ExportedSnapshot { name: String::new(), lsn: relevo_model::SourceLsn::ZERO };
+        let identity =
+            relevo_model::SourceIdentity { system_id: String::new(), timeline: 1, database: String::new() };
+        let stop = Stop::new(tokio::sync::watch::channel(false).1);
+        is_send(copy_schema(&options, &plan, &snapshot, &(), &stop));
+        is_send(copy_rows(&options, &plan, &snapshot, &(), &stop));
+        is_send(finish(&options, &plan, &snapshot, &identity, &(), &stop));
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_came_before_the_work_ends_it_at_once() {
+        let options = options();
+        let sessions = session::Sessions::new(&options);
+        let (sender, receiver) = tokio::sync::watch::channel(false);
+        let stop = Stop::new(receiver);
+        assert!(matches!(sessions.run(&stop, async { Ok(1) }).await, Ok(1)));
+        sender.send(true).unwrap();
+        let never = std::future::pending::<Result<(), SnapshotError>>();
+        assert!(matches!(sessions.run(&stop, never).await, Err(SnapshotError::Stopped)));
+    }
+}

@@ -113,6 +113,10 @@ pub async fn plan(
         return Err(SnapshotError::Refused { findings: refusals });
     }
     findings.retain(|finding| finding.severity != Severity::Ok);
+    if action == Action::Ready {
+        // The keys come after the rows.
+        findings.retain(|finding| finding.check != "target_key");
+    }
     let schema = match action {
         Action::Copy => SchemaAction::Copy(find_pg_dump(source, options).await?),
         Action::Existing => SchemaAction::Existing,
@@ -258,7 +262,7 @@ fn action(
 }
 
 /// Tables of the target that hold rows and were never recorded as Relevo's: their rows are somebody's.
-async fn foreign_rows(
+pub(crate) async fn foreign_rows(
     target: &Client,
     jobs: &[TableJob],
     existing: &[TableInfo],
@@ -301,4 +305,4 @@ pub(crate) fn not_empty(table: &TableName) -> Finding {
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,14 +1,15 @@
 //! Rows from one COPY into another: bytes pass as they are, memory is bounded, and a target that refuses a row is
 //! noticed soon.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use relevo_connect::SqlSession;
-use tokio_postgres::Error;
+use tokio_postgres::{CopyInSink, CopyOutStream, Error};
 
 use crate::SnapshotError;
+use crate::session::explain;
 
 /// How many bytes are sent to the target at once. A single row that is longer goes alone.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -44,53 +45,62 @@ impl Pump<'_> {
     /// The caller holds a transaction open on the target. On an error, or when the future is dropped, the COPY on
     /// the target has not ended in order, so its transaction cannot be committed.
     pub(crate) async fn run(&self, progress: impl Fn(u64, u64)) -> Result<Copied, SnapshotError> {
-        let mut rows =
-            pin!(self.source.copy_out(&self.copy_out).await.map_err(|error| self.source_error(error))?);
+        let mut rows = match self.source.copy_out(&self.copy_out).await {
+            Ok(rows) => pin!(rows),
+            Err(error) => return Err(self.source_error(error).await),
+        };
         let mut copied = Copied::default();
-        let mut source_open = true;
-        while source_open {
-            let mut sink = pin!(
-                self.target
-                    .copy_in::<_, Bytes>(&self.copy_in)
-                    .await
-                    .map_err(|error| self.target_error(error))?
-            );
-            let end_bytes = copied.bytes + SEGMENT_BYTES;
-            let mut chunk = Chunk::default();
-            loop {
-                let Some(piece) = rows.next().await else {
-                    source_open = false;
-                    break;
-                };
-                // Dropping the sink fails the COPY on the target.
-                chunk.push(&piece.map_err(|error| self.source_error(error))?);
-                if chunk.buffer.len() < CHUNK_BYTES {
-                    continue;
-                }
-                let between_rows = chunk.between_rows;
-                let sent = chunk.take(&mut copied, &progress);
-                if let Err(error) = sink.feed(sent).await {
-                    return Err(self.target_error(sink.as_mut().finish().await.err().unwrap_or(error)));
-                }
-                if copied.bytes >= end_bytes && between_rows {
-                    break;
-                }
-            }
-            if !chunk.buffer.is_empty() {
-                let sent = chunk.take(&mut copied, &progress);
-                sink.feed(sent).await.map_err(|error| self.target_error(error))?;
-            }
-            copied.stored_rows += sink.finish().await.map_err(|error| self.target_error(error))?;
+        let mut more = true;
+        while more {
+            let sink = match self.target.copy_in::<_, Bytes>(&self.copy_in).await {
+                Ok(sink) => sink,
+                Err(error) => return Err(self.target_error(error).await),
+            };
+            let (stored, open) = self.segment(rows.as_mut(), pin!(sink), &mut copied, &progress).await?;
+            copied.stored_rows += stored;
+            more = open;
         }
         Ok(copied)
     }
 
-    fn source_error(&self, error: Error) -> SnapshotError {
-        SnapshotError::source_sql(format!("reading the rows of {}", self.table))(error)
+    /// One COPY into the target: returns the rows that it stored, and whether the source may have more.
+    async fn segment(
+        &self,
+        mut rows: Pin<&mut CopyOutStream>,
+        mut sink: Pin<&mut CopyInSink<Bytes>>,
+        copied: &mut Copied,
+        progress: &impl Fn(u64, u64),
+    ) -> Result<(u64, bool), SnapshotError> {
+        let end_bytes = copied.bytes + SEGMENT_BYTES;
+        let mut chunk = Chunk::default();
+        let mut more = true;
+        while more && !(copied.bytes >= end_bytes && chunk.is_empty_between_rows()) {
+            match rows.next().await {
+                None => more = false,
+                Some(Ok(piece)) => chunk.push(&piece),
+                // Dropping the sink fails the COPY on the target.
+                Some(Err(error)) => return Err(self.source_error(error).await),
+            }
+            let full = chunk.buffer.len() >= CHUNK_BYTES;
+            if full || (!more && !chunk.buffer.is_empty()) {
+                let bytes = chunk.take(copied, progress);
+                if let Err(error) = sink.feed(bytes).await {
+                    return Err(self.target_error(error).await);
+                }
+            }
+        }
+        match sink.finish().await {
+            Ok(stored) => Ok((stored, more)),
+            Err(error) => Err(self.target_error(error).await),
+        }
     }
 
-    fn target_error(&self, error: Error) -> SnapshotError {
-        SnapshotError::target_sql(format!("writing the rows of {}", self.table))(error)
+    async fn source_error(&self, error: Error) -> SnapshotError {
+        explain(self.source, format!("reading the rows of {}", self.table), error).await
+    }
+
+    async fn target_error(&self, error: Error) -> SnapshotError {
+        explain(self.target, format!("writing the rows of {}", self.table), error).await
     }
 }
 
@@ -110,6 +120,10 @@ impl Chunk {
         self.rows += piece.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
         self.between_rows = piece.last().map_or(self.between_rows, |byte| *byte == b'\n');
         self.buffer.extend_from_slice(piece);
+    }
+
+    fn is_empty_between_rows(&self) -> bool {
+        self.buffer.is_empty() && self.between_rows
     }
 
     fn take(&mut self, copied: &mut Copied, progress: &impl Fn(u64, u64)) -> Bytes {

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use relevo_catalog::{TableInfo, TableKind, TableName};
+use relevo_catalog::{Finding, TableInfo, TableKind, TableName};
 use relevo_connect::SqlSession;
 use relevo_model::Side;
 use relevo_state::{self as state, FlowState};
@@ -78,7 +78,13 @@ pub async fn copy_rows(
         .await
 }
 
+/// Counts the attempt; every table is to be copied again.
 async fn begin_attempt(options: &CopyOptions, target: &SqlSession) -> Result<i32, SnapshotError> {
+    if state::progress(&**target, &options.flow).await.map_err(SnapshotError::state)?.is_some() {
+        let message = "the flow streams already; a copy would throw away what it has applied";
+        let finding = Finding::error("flow_streams", Side::Target, message).about(&options.flow);
+        return Err(SnapshotError::Refused { findings: vec![finding] });
+    }
     begin(target).await?;
     let attempt = state::begin_attempt(&**target, &options.flow).await.map_err(SnapshotError::state)?;
     state::set_state(&**target, &options.flow, FlowState::Copying, None)

@@ -1,13 +1,14 @@
 //! The schema on its way to the target: types, functions and tables before the rows, indexes, constraints and
 //! triggers after them.
 
+use relevo_catalog::TableName;
 use relevo_connect::SqlSession;
-use relevo_model::FlowName;
+use relevo_model::{FlowName, Side};
 use relevo_state as state;
 use tokio_postgres::error::SqlState;
 
 use crate::pg_dump::{PgDump, Section};
-use crate::plan::{CopyPlan, SchemaAction};
+use crate::plan::{CopyPlan, SchemaAction, foreign_rows};
 use crate::script::{Adapted, AdaptedStatement, TargetFacts, not_valid, summary, transform};
 use crate::session::Sessions;
 use crate::{CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, Phase, SnapshotError, Stop, sql};
@@ -40,6 +41,7 @@ pub async fn copy_schema(
                 }
                 SchemaAction::Existing | SchemaAction::Ready => {
                     begin(&target).await?;
+                    check_still_empty(options, plan, &target).await?;
                     record(options, plan, &target).await?;
                     commit(&target).await
                 }
@@ -121,12 +123,28 @@ async fn run(target: &SqlSession, statement: &AdaptedStatement, text: &str) -> R
     target.batch_execute(text).await.map_err(named)
 }
 
+/// From the moment that a table is recorded its rows are Relevo's to replace, so it must be empty when it is.
+async fn check_still_empty(
+    options: &CopyOptions,
+    plan: &CopyPlan,
+    target: &SqlSession,
+) -> Result<(), SnapshotError> {
+    let recorded = state::tables(&**target, &options.flow).await.map_err(SnapshotError::state)?;
+    let ours = recorded.into_iter().map(|table| TableName::new(table.schema, table.name)).collect();
+    let names: Vec<TableName> = plan.jobs.iter().map(|job| job.table.clone()).collect();
+    let there = relevo_catalog::tables(target, &names).await.map_err(SnapshotError::catalog(Side::Target))?;
+    match foreign_rows(target, &plan.jobs, &there, &ours).await? {
+        findings if findings.is_empty() => Ok(()),
+        findings => Err(SnapshotError::Refused { findings }),
+    }
+}
+
 /// Records the flow, its tables, and that they are there.
 async fn record(options: &CopyOptions, plan: &CopyPlan, target: &SqlSession) -> Result<(), SnapshotError> {
     let (flow, client) = (&options.flow, &**target);
     state::create_flow(client, flow).await.map_err(SnapshotError::state)?;
     for old in state::tables(client, flow).await.map_err(SnapshotError::state)? {
-        let planned = |name: &relevo_catalog::TableName| name.schema == old.schema && name.name == old.name;
+        let planned = |name: &TableName| name.schema == old.schema && name.name == old.name;
         if !plan.jobs.iter().any(|job| planned(&job.table)) {
             state::drop_table(client, flow, &old.schema, &old.name).await.map_err(SnapshotError::state)?;
         }

@@ -2,17 +2,22 @@
 //! work is to stop.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use relevo_connect::{Canceller, SessionSettings, SqlSession, connect_sql};
 use relevo_model::Side;
+use tokio_postgres::types::ToSql;
 
 use crate::sql;
 use crate::{CopyOptions, SnapshotError, Stop};
 
 /// How long the servers may take to be told that nobody waits any more.
 const CANCEL_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long the flow's lock is waited for before somebody is told.
+const QUIET_LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// The encoding that values travel in when neither server can convert.
 const SQL_ASCII: &str = "SQL_ASCII";
@@ -55,9 +60,7 @@ impl<'o> Sessions<'o> {
             Side::Target => &self.options.target,
         };
         let session = connect_sql(&info.patient_writes(), side, settings).await?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.push(session.canceller());
-        drop(open);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(session.canceller());
         // Not every platform has it, and a server without it finds out later.
         if let Err(error) = session.batch_execute(CHECK_CLIENT).await {
             tracing::debug!(%side, error = %relevo_connect::describe(&error), "the server does not watch its clients");
@@ -101,17 +104,21 @@ impl<'o> Sessions<'o> {
 
     async fn lock(&self, session: &SqlSession) -> Result<(), SnapshotError> {
         let key = self.options.flow.lock_key();
-        let error = || SnapshotError::target_sql("taking the flow's lock");
-        let row = session.query_one(sql::TRY_LOCK, &[&key]).await.map_err(error())?;
-        if row.get(0) {
-            return Ok(());
-        }
-        // An earlier process of ours that was killed: its backend ends once it has read what is in its socket.
-        tracing::warn!(
-            flow = %self.options.flow,
-            "another session works for this flow on the target; waiting until it ends"
-        );
-        session.query_one(sql::LOCK, &[&key]).await.map(drop).map_err(error())
+        let parameters: [&(dyn ToSql + Sync); 1] = [&key];
+        let mut locked = pin!(session.execute(sql::LOCK, &parameters));
+        let result = match tokio::time::timeout(QUIET_LOCK_WAIT, &mut locked).await {
+            Ok(result) => result,
+            Err(_) => {
+                // An earlier process of ours that was killed: its backend ends once it has read what is in its
+                // socket. Or another Relevo is at work.
+                tracing::warn!(
+                    flow = %self.options.flow,
+                    "another session works for this flow on the target; waiting until it ends"
+                );
+                locked.await
+            }
+        };
+        result.map(drop).map_err(SnapshotError::target_sql("taking the flow's lock"))
     }
 
     /// The encoding of the source's session. Between two databases without an encoding, bytes pass as they are.
@@ -124,6 +131,22 @@ impl<'o> Sessions<'o> {
         source.close().await;
         Ok(if encoding == SQL_ASCII { SQL_ASCII } else { "UTF8" })
     }
+}
+
+/// The error of a statement, with the server's last words when the session has ended over it.
+pub(crate) async fn explain(
+    session: &SqlSession,
+    action: String,
+    error: tokio_postgres::Error,
+) -> SnapshotError {
+    let action = match error.is_closed() {
+        false => action,
+        true => match session.closed().await {
+            Some(cause) => format!("{action}: {}", relevo_connect::describe(&cause)),
+            None => action,
+        },
+    };
+    SnapshotError::Sql { side: session.place().side, action, source: error }
 }
 
 async fn encoding_of(session: &SqlSession, side: Side) -> Result<String, SnapshotError> {

@@ -22,8 +22,6 @@ pub(crate) const VERSION: &str = "SELECT pg_catalog.current_setting('server_vers
 pub(crate) const DATABASE_ENCODING: &str = "SELECT pg_catalog.getdatabaseencoding()";
 
 /// The key is a parameter.
-pub(crate) const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
-/// The key is a parameter.
 pub(crate) const LOCK: &str = "SELECT pg_catalog.pg_advisory_lock($1)";
 
 /// Whether foreign keys of other tables point at this one. A parameter: its name, quoted.
@@ -46,7 +44,7 @@ ORDER BY 1, 2";
 /// Which materialized views there are. Parameters: schemas and names.
 pub(crate) const EXISTING_VIEWS: &str = "
 SELECT n.nspname::text, c.relname::text
-FROM pg_catalog.unnest($1::text[], $2::text[]) AS wanted (schema, name)
+FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS wanted (schema, name)
 JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.schema
 JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind = 'm'
 ORDER BY 1, 2";

@@ -13,7 +13,6 @@ pub enum Piece<'a> {
     Blank(&'a str),
 }
 
-#[cfg(test)]
 impl<'a> Piece<'a> {
     /// Exactly what stands in the script.
     pub fn text(&self) -> &'a str {

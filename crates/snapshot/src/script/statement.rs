@@ -1,6 +1,7 @@
 //! One statement of a dump, taken apart far enough to know what it is about.
 
 use super::lexer::{Kind, Lexer, Token};
+use super::split::{Piece, split};
 
 /// How much of a statement a message shows, in characters.
 const SUMMARY_CHARACTERS: usize = 140;
@@ -72,6 +73,10 @@ impl<'a> Statement<'a> {
 /// begin, because those of a user mapping hold passwords.
 #[must_use]
 pub fn summary(statement: &str) -> String {
+    // What it is about comes behind the SET statements that go with it.
+    let pieces = split(statement);
+    let is_setting = |piece: &&Piece<'_>| Statement::new(piece.text()).begins(&["set"]);
+    let statement = pieces.iter().find(|piece| !is_setting(piece)).map_or(statement, Piece::text);
     let mut line = String::new();
     let mut space = false;
     for token in Lexer::new(statement) {

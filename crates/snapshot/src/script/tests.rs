@@ -180,6 +180,11 @@ fn a_summary_shows_no_password() {
     let warnings = transform(&gone, &facts()).warnings;
     assert!(!warnings[0].contains("secret"), "{warnings:?}");
     assert!(summary(&"x ".repeat(1000)).len() < 200);
+    assert_eq!(
+        summary("SET LOCAL a = '';\nSET LOCAL b = c;\nCREATE INDEX i ON t (x);"),
+        "CREATE INDEX i ON t (x)"
+    );
+    assert_eq!(summary("SET x = 1;"), "SET x = 1");
 }
 
 #[test]
