@@ -30,6 +30,11 @@ const SYNCHRONOUS: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'o
 const SESSION: &str = "SET row_security = off; \
      SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
      SET jit = off; SET default_transaction_read_only = on";
+/// A statement is planned once and run a million times, by its key. Planned while its table was small, the plan would
+/// be a sequential scan and stay one after the table has grown, even within the transaction that fills it. So an
+/// index is used wherever there is one, as native replication does; the price that this setting puts on a scan
+/// must not make the server compile the plan either.
+const PLANS: &str = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off";
 /// A query is given up when its client is gone. Not every platform can do that.
 const NOTICE_DEAD_CLIENT: &str = "SET client_connection_check_interval = '1s'";
 const ENCODING: &str = "SELECT pg_catalog.current_setting('server_encoding')";
@@ -113,7 +118,8 @@ impl PgTarget {
     /// [`TargetError::OtherSource`] when the progress belongs to another source.
     pub async fn open(info: &ConnInfo, options: TargetOptions) -> Result<Self, TargetError> {
         let TargetOptions { flow, source, synchronous_commit, previous_pid } = options;
-        let session = connect(info, &flow).await?;
+        // The server stops reading while a change waits for a lock, with a window of others already on their way.
+        let session = connect(&info.patient_writes(), &flow).await?;
         let (wal, asynchronous) = prepare_session(&session, synchronous_commit).await?;
         take_lock(&session, &flow, previous_pid).await?;
         let stored = relevo_state::progress(&*session, &flow).await?;
@@ -180,6 +186,7 @@ async fn prepare_session(client: &Client, synchronous_commit: bool) -> Result<(W
     let commit = if synchronous_commit { SYNCHRONOUS } else { ASYNCHRONOUS };
     client.batch_execute(commit).await.map_err(error())?;
     client.batch_execute(SESSION).await.map_err(error())?;
+    client.batch_execute(PLANS).await.map_err(error())?;
     if let Err(refused) = client.batch_execute(NOTICE_DEAD_CLIENT).await {
         debug!(error = %relevo_connect::describe(&refused), "target: no check for dead clients on this platform");
     }
