@@ -49,7 +49,7 @@ pub fn seconds(value: f64) -> String {
         clippy::cast_sign_loss,
         reason = "a lag fits, and is not negative"
     )]
-    let whole = value.max(0.0).min(1e15) as u64;
+    let whole = value.clamp(0.0, 1e15) as u64;
     match whole {
         0 if value < 0.001 => "0 s".to_owned(),
         0..60 => format!("{value:.1} s"),

@@ -29,7 +29,7 @@ const SYNCHRONOUS: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'o
 /// takes longer than to find one row. Last, a transaction may write only where it says so.
 const SESSION: &str = "SET row_security = off; \
      SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
-     SET jit = off; SET default_transaction_read_only = on";
+     SET default_transaction_read_only = on";
 /// A statement is planned once and run a million times, by its key. Planned while its table was small, the plan would
 /// be a sequential scan and stay one after the table has grown, even within the transaction that fills it. So an
 /// index is used wherever there is one, as native replication does; the price that this setting puts on a scan

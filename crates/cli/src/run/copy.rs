@@ -80,13 +80,12 @@ impl Copy<'_> {
         }
     }
 
-    /// Plans, and creates what is created once: schema `relevo` on both sides, the flow, the publications.
+    /// Plans, takes the copy's lock, and creates what the source needs: schema `relevo` and the publications. On the
+    /// target the copy creates everything itself, in a session in which the user's event triggers do not fire.
     async fn prepare(&mut self, options: &CopyOptions) -> Result<CopyPlan, StartFault> {
         let plan = relevo_snapshot::plan(&self.sides.source, &self.sides.target, options).await?;
         tell(&plan.findings);
         self.board.copy_planned(&plan.jobs);
-        state::install(&mut self.sides.source).await.map_err(StartFault::state(Side::Source))?;
-        state::install(&mut self.sides.target).await.map_err(StartFault::state(Side::Target))?;
         let target = &self.sides.target;
         // From here on the slot and the publications are this process's to make anew.
         if !state::try_lock(&**target, &self.flow, FlowLock::Copy)
@@ -100,7 +99,7 @@ impl Copy<'_> {
                 text: format!("another Relevo copies flow {}; waiting until it is done", self.flow),
             });
         }
-        if state::progress(&**target, &self.flow).await.map_err(StartFault::state(Side::Target))?.is_some() {
+        if self.is_complete().await? {
             return Err(StartFault {
                 side: Side::Target,
                 class: FaultClass::Transient,
@@ -111,7 +110,7 @@ impl Copy<'_> {
                 ),
             });
         }
-        state::create_flow(&**target, &self.flow).await.map_err(StartFault::state(Side::Target))?;
+        state::install(&mut self.sides.source).await.map_err(StartFault::state(Side::Source))?;
         let findings = relevo_snapshot::publish(
             &self.sides.source,
             &self.flow,
@@ -122,6 +121,14 @@ impl Copy<'_> {
         .await?;
         tell(&findings);
         Ok(plan)
+    }
+
+    /// Whether a copy of the flow has been completed.
+    async fn is_complete(&self) -> Result<bool, StartFault> {
+        let target = &*self.sides.target;
+        let failed = || StartFault::state(Side::Target);
+        Ok(state::installed_version(target).await.map_err(failed())?.is_some()
+            && state::progress(target, &self.flow).await.map_err(failed())?.is_some())
     }
 
     async fn snapshot_and_rows(&self, options: &CopyOptions, plan: &CopyPlan) -> Result<Started, StartFault> {
@@ -137,8 +144,8 @@ impl Copy<'_> {
         };
         let (_sender, stop) = stop(self.shutdown);
         let observer = self.board.as_ref();
-        self.note(FlowState::Copying).await;
         relevo_snapshot::copy_schema(options, plan, &snapshot, observer, &stop).await?;
+        self.note(FlowState::Copying).await;
         let copied = relevo_snapshot::copy_rows(options, plan, &snapshot, observer, &stop).await?;
         info!(
             tables = copied.tables,

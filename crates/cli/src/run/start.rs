@@ -51,7 +51,7 @@ pub async fn begin(
         board.named(&flow);
         match resume(settings, board, &sides, &flow).await? {
             Some(started) => Ok(Begun::Started(started)),
-            None => check(settings, &sides, &flow).await.map(|()| Begun::Checked(sides, flow)),
+            None => check(settings, &sides, &flow).await.map(|()| Begun::Checked(Box::new(sides), flow)),
         }
     };
     let begun = tokio::select! {
@@ -61,13 +61,13 @@ pub async fn begin(
     match begun {
         Begun::Started(started) => Ok(started),
         // The copy ends itself in order when it is interrupted.
-        Begun::Checked(sides, flow) => copy::run(Copy { settings, board, sides, flow, shutdown }).await,
+        Begun::Checked(sides, flow) => copy::run(Copy { settings, board, sides: *sides, flow, shutdown }).await,
     }
 }
 
 enum Begun {
     Started(Started),
-    Checked(Sides, FlowName),
+    Checked(Box<Sides>, FlowName),
 }
 
 /// Somebody asked the process to stop.
