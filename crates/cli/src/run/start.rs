@@ -61,7 +61,9 @@ pub async fn begin(
     match begun {
         Begun::Started(started) => Ok(started),
         // The copy ends itself in order when it is interrupted.
-        Begun::Checked(sides, flow) => copy::run(Copy { settings, board, sides: *sides, flow, shutdown }).await,
+        Begun::Checked(sides, flow) => {
+            copy::run(Copy { settings, board, sides: *sides, flow, shutdown }).await
+        }
     }
 }
 
