@@ -8,7 +8,7 @@ use relevo_model::Side;
 use serde::Serialize;
 
 use crate::args::CheckArgs;
-use crate::error::CliError;
+use crate::error::{CliError, chain};
 use crate::settings::File;
 use crate::{connect, output};
 
@@ -32,7 +32,7 @@ pub async fn run(args: &CheckArgs, file: &File) -> Result<(), CliError> {
     let target = connect::session(&settings.target, Side::Target).await;
     for (side, error) in [(Side::Source, source.as_ref().err()), (Side::Target, target.as_ref().err())] {
         findings.push(match error {
-            Some(error) => Finding::error("connect", side, error.to_string()),
+            Some(error) => Finding::error("connect", side, chain(error)),
             None => Finding::ok("connect", side, "connected and logged in"),
         });
     }
@@ -46,9 +46,11 @@ pub async fn run(args: &CheckArgs, file: &File) -> Result<(), CliError> {
             name = Some(flow.to_string());
         }
         let failed = [(Side::Source, facts.0.err()), (Side::Target, facts.1.err())];
-        findings.extend(failed.into_iter().filter_map(|(side, error)| {
-            error.map(|error| Finding::error("catalog", side, error.to_string()))
-        }));
+        findings.extend(
+            failed.into_iter().filter_map(|(side, error)| {
+                error.map(|error| Finding::error("catalog", side, chain(&error)))
+            }),
+        );
     }
     let verdict = worst(&findings);
     if args.json {
@@ -72,7 +74,7 @@ async fn pg_dump(given: Option<&Path>, source_major: i32) -> Finding {
             None,
             format!("there is a pg_dump that can read PostgreSQL {source_major}"),
         ),
-        Err(error) => Finding::warning("pg_dump", None, error.to_string()),
+        Err(error) => Finding::warning("pg_dump", None, chain(&error)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What ends a command, and with which exit code.
 
+use std::error::Error;
+
 use relevo_model::{Fault, FaultClass};
 use thiserror::Error;
 
@@ -36,8 +38,8 @@ impl CliError {
     /// An error of either side: refused when it says so, otherwise failed. The message holds the whole chain.
     pub fn from_fault(fault: &dyn Fault) -> Self {
         match fault.class() {
-            FaultClass::Refused => Self::Refused(fault.to_string()),
-            FaultClass::Transient | FaultClass::Blocked => Self::Failed(fault.to_string()),
+            FaultClass::Refused => Self::Refused(chain(fault)),
+            FaultClass::Transient | FaultClass::Blocked => Self::Failed(chain(fault)),
         }
     }
 
@@ -50,4 +52,20 @@ impl CliError {
             Self::Refused(_) => 3,
         }
     }
+}
+
+/// An error with its causes, in one line.
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Some errors repeat their cause in their own text.
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
 }

@@ -5,7 +5,7 @@ use relevo_source::{ReplicationConnection, inspect_slot};
 use relevo_state as state;
 
 use crate::args::ResetArgs;
-use crate::error::CliError;
+use crate::error::{CliError, chain};
 use crate::settings::File;
 use crate::{connect, output};
 
@@ -16,7 +16,7 @@ use crate::{connect, output};
 pub async fn run(args: &ResetArgs, file: &File) -> Result<(), CliError> {
     let settings = file.flow(&args.flow)?;
     let (source, mut target) = connect::both(&settings).await?;
-    let failed = |error: relevo_catalog::CatalogError| CliError::failed(error.to_string());
+    let failed = |error: relevo_catalog::CatalogError| CliError::failed(chain(&error));
     let source_facts = relevo_catalog::server(&source).await.map_err(failed)?;
     let target_facts = relevo_catalog::server(&target).await.map_err(failed)?;
     let flow = connect::flow_name(settings.name.as_ref(), &source_facts, &target_facts);

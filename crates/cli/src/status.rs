@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio_postgres::types::PgLsn;
 
 use crate::args::StatusArgs;
-use crate::error::CliError;
+use crate::error::{CliError, chain};
 use crate::settings::{File, FlowSettings};
 use crate::{connect, output};
 
@@ -89,7 +89,7 @@ pub async fn run(args: &StatusArgs, file: &File) -> Result<(), CliError> {
     let mut unreachable = Vec::new();
     for (side, error) in [(Side::Source, source.as_ref().err()), (Side::Target, target.as_ref().err())] {
         if let Some(error) = error {
-            unreachable.push(Unreachable { side: side.to_string(), error: error.to_string() });
+            unreachable.push(Unreachable { side: side.to_string(), error: chain(error) });
         }
     }
     let (source, target) = (source.ok(), target.ok());
@@ -155,7 +155,7 @@ async fn flow_of(
     match (&settings.name, source, target) {
         (Some(name), Some(_), _) | (Some(name), _, Some(_)) => Ok(name.clone()),
         (None, Some(source), Some(target)) => {
-            let failed = |error: relevo_catalog::CatalogError| CliError::failed(error.to_string());
+            let failed = |error: relevo_catalog::CatalogError| CliError::failed(chain(&error));
             let source = relevo_catalog::server(source).await.map_err(failed)?;
             let target = relevo_catalog::server(target).await.map_err(failed)?;
             Ok(connect::flow_name(None, &source, &target))

@@ -4,7 +4,7 @@ use relevo_catalog::{CatalogError, Finding};
 use relevo_model::{Fault, FaultClass, Side};
 use relevo_state::StateError;
 
-use crate::error::CliError;
+use crate::error::{CliError, chain};
 
 /// Beginning a flow failed.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct StartFault {
 
 impl<F: Fault> From<F> for StartFault {
     fn from(fault: F) -> Self {
-        Self { side: fault.side(), class: fault.class(), kind: fault.kind(), text: fault.to_string() }
+        Self { side: fault.side(), class: fault.class(), kind: fault.kind(), text: chain(&fault) }
     }
 }
 
@@ -29,12 +29,7 @@ impl StartFault {
     /// Catalogs of that side could not be read.
     pub fn catalog(side: Side) -> impl FnOnce(CatalogError) -> Self {
         move |error| {
-            let mut text = format!("{side}: {error}");
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
+            let text = format!("{side}: {}", chain(&error));
             Self { side, class: error.class(), kind: error.kind(), text }
         }
     }

@@ -26,7 +26,7 @@ use self::keeper::Keeper;
 use self::monitor::Watch;
 use self::start::Started;
 use crate::args::RunArgs;
-use crate::error::CliError;
+use crate::error::{CliError, chain};
 use crate::settings::{File, RunSettings};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -166,14 +166,4 @@ fn listen_for_signals(shutdown: &CancellationToken) -> Result<(), CliError> {
         shutdown.cancel();
     });
     Ok(())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

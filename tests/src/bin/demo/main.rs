@@ -92,7 +92,8 @@ async fn copy(screen: &Screen, pair: &Pair) -> Relevo {
         let status = relevo.status().await.unwrap_or_default();
         let state = status["state"].as_str().unwrap_or("starting");
         let tables = &status["tables"];
-        screen.live(&format!("{state:<10} {} of {} tables copied", tables["copied"], tables["total"]));
+        let count = |name: &str| tables[name].as_u64().unwrap_or_default();
+        screen.live(&format!("{state:<10} {} of {} tables copied", count("copied"), count("total")));
         if state == "streaming" {
             break;
         }
@@ -147,7 +148,7 @@ async fn watch_for(screen: &Screen, pair: &Pair, relevo: &Relevo, duration: Dura
                 "{:<10} lag {:>7.3} s {:>10} bytes",
                 status["state"].as_str().unwrap_or("?"),
                 status["lag_seconds"].as_f64().unwrap_or(f64::NAN),
-                status["lag_bytes"]
+                status["lag_bytes"].as_u64().map_or("unknown".to_owned(), |bytes| bytes.to_string())
             ),
             None => format!("{:<10} no answer", "down"),
         };
