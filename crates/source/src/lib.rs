@@ -1,7 +1,7 @@
 //! The source of a flow: the replication connection, the slot, and the stream of committed transactions.
 //!
 //! [`PgSource`] is the port `ChangeSource` for PostgreSQL 14 to 18; [`ReplicationConnection`] creates and drops slots;
-//! [`verdict`] and [`same_source`] decide whether a flow may go on from what was found. What may not enter: the SQL of
+//! [`verdict()`] and [`same_source`] decide whether a flow may go on from what was found. What may not enter: the SQL of
 //! the target, and how bytes of `pgoutput` are read.
 
 mod auth;
