@@ -4,7 +4,7 @@
 //! - [`ConnInfo`] is a connection string, understood.
 //! - [`connect_sql`] opens an SQL session ([`SqlSession`], a tokio-postgres client).
 //! - [`dial_each`] is for whoever speaks the protocol itself: it reaches servers and applies libpq's rules about what
-//!   to try next, and leaves the login to its caller. [`dial`] only reaches one.
+//!   to try next, and leaves the login to its caller. [`dial()`] only reaches one.
 //! - [`ConnectError`] says what went wrong, at which server, and what to do; [`classify`], [`kind`] and [`describe`]
 //!   do so for the errors of an open session.
 //!

@@ -1,7 +1,7 @@
 //! PostgreSQL's logical replication messages (the output of the plugin `pgoutput`), and the transactions that
 //! they make up.
 //!
-//! [`Decoder`] turns the bytes of one message into a [`Message`], [`encode`] is its exact inverse, and
+//! [`Decoder`] turns the bytes of one message into a [`Message`], [`encode()`] is its exact inverse, and
 //! [`Assembler`] turns the messages of one replication connection into transactions of `relevo_model`.
 //! [`Options`] asks the server for it.
 //!

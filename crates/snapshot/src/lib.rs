@@ -2,11 +2,11 @@
 //! stream goes on; and the publications that the stream needs.
 //!
 //! In order:
-//! 1. [`plan`]: every reason not to begin, before anything is changed.
+//! 1. [`plan()`]: every reason not to begin, before anything is changed.
 //! 2. [`publish`], then create the slot with an exported snapshot, and keep its session open.
-//! 3. [`copy_schema`], [`copy_rows`], [`finish`].
+//! 3. [`copy_schema`], [`copy_rows`], [`finish()`].
 //!
-//! Until [`finish`] has recorded the flow's progress, a start begins at 1 again: tables that Relevo has recorded
+//! Until [`finish()`] has recorded the flow's progress, a start begins at 1 again: tables that Relevo has recorded
 //! are emptied and copied anew under a new snapshot, and what comes after the rows goes on where it was. Rows that
 //! Relevo did not bring are never removed. What may not enter: streaming, slots, and how changes are applied.
 //!

@@ -30,7 +30,7 @@ pub struct RowsCopied {
 ///
 /// An attempt always copies every table anew, because the rows of an earlier one belong to an earlier snapshot:
 /// what a recorded table holds is removed in the transaction that brings its rows. The snapshot's session must stay
-/// open until this returns. The copied rows are durable at the latest when [`crate::finish`] returns.
+/// open until this returns. The copied rows are durable at the latest when [`crate::finish()`] returns.
 ///
 /// # Errors
 /// [`SnapshotError`]; no table is half-copied, and the next attempt begins again.

@@ -15,7 +15,7 @@ use crate::{CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, Phase, Snaps
 
 /// Makes the target's tables ready for rows and records them as the flow's, all in one transaction.
 ///
-/// When the schema is copied, what comes after the rows is stored in the same transaction for [`crate::finish`].
+/// When the schema is copied, what comes after the rows is stored in the same transaction for [`crate::finish()`].
 ///
 /// # Errors
 /// [`SnapshotError`]; the target is then as it was, except for the (empty) schema `relevo`.

@@ -15,8 +15,8 @@ use tracing::{info, warn};
 
 use crate::args::SchemaArg;
 use crate::run::board::FlowBoard;
-use crate::run::fault::StartFault;
-use crate::run::start::{Sides, Started, interrupted, tell};
+use crate::run::fault::{StartFault, interrupted};
+use crate::run::sides::{Sides, Started, tell};
 use crate::settings::RunSettings;
 
 /// How long dropping the slot of an interrupted copy may take.

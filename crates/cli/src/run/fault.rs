@@ -78,3 +78,13 @@ impl From<StartFault> for CliError {
         }
     }
 }
+
+/// Somebody asked the process to stop.
+pub fn interrupted() -> StartFault {
+    StartFault {
+        side: Side::Target,
+        class: FaultClass::Transient,
+        kind: "interrupted",
+        text: "interrupted".to_owned(),
+    }
+}

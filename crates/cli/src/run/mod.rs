@@ -6,6 +6,7 @@ mod fault;
 mod keeper;
 mod monitor;
 pub mod progress;
+mod sides;
 mod start;
 mod stream;
 
@@ -24,7 +25,7 @@ use tracing::{error, info, warn};
 use self::board::FlowBoard;
 use self::keeper::Keeper;
 use self::monitor::Watch;
-use self::start::Started;
+use self::sides::Started;
 use crate::args::RunArgs;
 use crate::error::{CliError, chain};
 use crate::settings::{File, RunSettings};

@@ -2,39 +2,19 @@
 
 use std::sync::Arc;
 
-use relevo_catalog::{Finding, ServerFacts, Severity, check_both};
-use relevo_connect::SqlSession;
-use relevo_model::{FlowName, Side, SourceIdentity};
+use relevo_catalog::{Finding, Severity, check_both};
+use relevo_model::{FlowName, Side};
 use relevo_snapshot::Existing;
 use relevo_state as state;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::connect;
 use crate::run::board::FlowBoard;
 use crate::run::copy::{self, Copy};
-use crate::run::fault::StartFault;
+use crate::run::fault::{StartFault, interrupted};
+use crate::run::sides::{Sides, Started, tell};
 use crate::settings::RunSettings;
-
-/// A flow that is ready to stream.
-pub struct Started {
-    /// Its name.
-    pub flow: FlowName,
-    /// The source that its positions belong to.
-    pub identity: SourceIdentity,
-}
-
-/// Both sides, open and looked at.
-pub struct Sides {
-    /// A session on the source.
-    pub source: SqlSession,
-    /// A session on the target.
-    pub target: SqlSession,
-    /// What the source is.
-    pub source_facts: ServerFacts,
-    /// What the target is.
-    pub target_facts: ServerFacts,
-}
 
 /// Goes on with the flow, or prepares and copies it. Begins from scratch when called again after an error.
 ///
@@ -70,16 +50,6 @@ pub async fn begin(
 enum Begun {
     Started(Started),
     Checked(Box<Sides>, FlowName),
-}
-
-/// Somebody asked the process to stop.
-pub fn interrupted() -> StartFault {
-    StartFault {
-        side: Side::Target,
-        class: relevo_model::FaultClass::Transient,
-        kind: "interrupted",
-        text: "interrupted".to_owned(),
-    }
 }
 
 async fn open(settings: &RunSettings) -> Result<Sides, StartFault> {
@@ -130,17 +100,4 @@ async fn check(settings: &RunSettings, sides: &Sides, flow: &FlowName) -> Result
     let errors: Vec<Finding> =
         findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
     if errors.is_empty() { Ok(()) } else { Err(StartFault::findings(&errors)) }
-}
-
-/// Logs what somebody should know. Errors are told by whoever ends because of them.
-pub fn tell(findings: &[Finding]) {
-    for finding in findings {
-        let subject = finding.subject.as_deref().unwrap_or_default();
-        let remedy = finding.remedy.as_deref().unwrap_or_default();
-        match finding.severity {
-            Severity::Ok | Severity::Error => {}
-            Severity::Notice => info!(check = finding.check, subject, remedy, "{}", finding.message),
-            Severity::Warning => warn!(check = finding.check, subject, remedy, "{}", finding.message),
-        }
-    }
 }

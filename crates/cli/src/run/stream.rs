@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::SynchronousCommitArg;
 use crate::error::CliError;
 use crate::run::board::FlowBoard;
-use crate::run::start::Started;
+use crate::run::sides::Started;
 use crate::settings::RunSettings;
 
 /// Of the memory bound, this share may wait behind the socket; the rest is the batcher's and the target's.

@@ -1,0 +1,39 @@
+//! What beginning and copying both speak of: the two sides, a flow that is ready, and what somebody should know.
+
+use relevo_catalog::{Finding, ServerFacts, Severity};
+use relevo_connect::SqlSession;
+use relevo_model::{FlowName, SourceIdentity};
+use tracing::{info, warn};
+
+/// A flow that is ready to stream.
+pub struct Started {
+    /// Its name.
+    pub flow: FlowName,
+    /// The source that its positions belong to.
+    pub identity: SourceIdentity,
+}
+
+/// Both sides, open and looked at.
+pub struct Sides {
+    /// A session on the source.
+    pub source: SqlSession,
+    /// A session on the target.
+    pub target: SqlSession,
+    /// What the source is.
+    pub source_facts: ServerFacts,
+    /// What the target is.
+    pub target_facts: ServerFacts,
+}
+
+/// Logs what somebody should know. Errors are told by whoever ends because of them.
+pub fn tell(findings: &[Finding]) {
+    for finding in findings {
+        let subject = finding.subject.as_deref().unwrap_or_default();
+        let remedy = finding.remedy.as_deref().unwrap_or_default();
+        match finding.severity {
+            Severity::Ok | Severity::Error => {}
+            Severity::Notice => info!(check = finding.check, subject, remedy, "{}", finding.message),
+            Severity::Warning => warn!(check = finding.check, subject, remedy, "{}", finding.message),
+        }
+    }
+}
