@@ -37,9 +37,20 @@ impl Default for FlowOptions {
             probe_busy_interval: Duration::from_millis(25),
             probe_idle_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_secs(60),
-            grace: Duration::from_secs(3),
+            grace: Duration::from_secs(2),
             durability_grace: Duration::from_secs(1),
             close_grace: Duration::from_millis(500),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_leaves_time_for_the_rest_of_the_process_in_its_5_seconds() {
+        let FlowOptions { grace, durability_grace, close_grace, .. } = FlowOptions::default();
+        assert!(grace + durability_grace + close_grace <= Duration::from_millis(3500));
     }
 }
