@@ -265,10 +265,9 @@ impl Cluster {
     /// Kills every process of the server at once, as a crash of the machine would (but for its disk cache).
     pub fn crash(&self) {
         let Some(mut child) = self.server().take() else { return };
-        let mut pids = process::children(child.id());
+        // Held first, so that no backend is started behind our back.
+        let pids = process::hold_with_children(child.id());
         process::signal(child.id(), Signal::KILL);
-        // Between the first look and the kill another backend may have been started.
-        pids.extend(process::children(child.id()));
         pids.iter().for_each(|pid| process::signal(*pid, Signal::KILL));
         child.wait().expect("the end of a killed child");
         while pids.iter().any(|pid| process::is_running(*pid)) {
@@ -278,12 +277,15 @@ impl Cluster {
 
     /// Stops every process where it is, so that the server neither answers nor closes anything.
     pub fn freeze(&self) {
-        self.signal_all(Signal::STOP);
+        let Some(pid) = self.server().as_ref().map(Child::id) else { return };
+        process::hold_with_children(pid).iter().for_each(|child| process::signal(*child, Signal::STOP));
     }
 
     /// Lets a frozen server go on.
     pub fn thaw(&self) {
-        self.signal_all(Signal::CONT);
+        let Some(pid) = self.server().as_ref().map(Child::id) else { return };
+        process::signal(pid, Signal::CONT);
+        process::children(pid).iter().for_each(|child| process::signal(*child, Signal::CONT));
     }
 
     /// Changes a setting that needs no restart.
@@ -343,12 +345,6 @@ impl Cluster {
                 let _ = child.wait();
             }
         }
-    }
-
-    fn signal_all(&self, signal: Signal) {
-        let Some(pid) = self.server().as_ref().map(Child::id) else { return };
-        process::signal(pid, signal);
-        process::children(pid).iter().for_each(|child| process::signal(*child, signal));
     }
 
     fn write_settings(&self, settings: &str) {

@@ -21,6 +21,7 @@
 pub mod certificates;
 pub mod cluster;
 pub mod compare;
+pub mod confirmed;
 pub mod database;
 pub mod endpoint;
 pub mod install;
@@ -39,6 +40,7 @@ pub mod workload;
 pub use certificates::Certificates;
 pub use cluster::{Cluster, ClusterBuilder, PASSWORD};
 pub use compare::Comparison;
+pub use confirmed::ConfirmedWatch;
 pub use database::Database;
 pub use endpoint::Metrics;
 pub use install::Version;

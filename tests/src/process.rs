@@ -91,6 +91,17 @@ pub fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Stops a process where it is (SIGSTOP) and yields its children: it has no more than these, and gets none.
+#[must_use]
+pub fn hold_with_children(parent: u32) -> Vec<u32> {
+    signal(parent, Signal::STOP);
+    // The signal takes effect when the process is next scheduled.
+    while is_running(parent) && stat_field(parent, 0).is_some_and(|state| state != "T") {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    children(parent)
+}
+
 /// Whether a process runs (a zombie does not).
 #[must_use]
 pub fn is_running(pid: u32) -> bool {

@@ -268,6 +268,9 @@ impl Relevo {
     }
 
     /// Stops the process with SIGTERM, which must yield exit code 0 within 5 seconds.
+    ///
+    /// Blocks the thread meanwhile: with a [`crate::Proxy`] in between, which is a task of the test itself, a test needs
+    /// `#[tokio::test(flavor = "multi_thread")]`.
     #[track_caller]
     pub fn terminate(&mut self) {
         self.send(Signal::TERM);
