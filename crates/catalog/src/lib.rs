@@ -20,7 +20,7 @@ mod server;
 mod table;
 mod type_fit;
 
-pub use check::check_both;
+pub use check::{UNANSWERED, check_both};
 pub use compare::{compare, identities};
 pub use error::CatalogError;
 pub use finding::{Finding, Severity, worst};

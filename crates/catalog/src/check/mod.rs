@@ -13,14 +13,14 @@ mod tests;
 
 use std::error::Error;
 
-use relevo_model::{FlowName, Side};
+use relevo_model::{FaultClass, FlowName, Side};
 use tokio_postgres::Client;
 
 use crate::{CatalogError, Finding, Selection, compare, identities};
 use facts::{SourceFacts, TargetFacts};
 
 /// Examines both sides for the flow and says a verdict on every point, those that passed too. What cannot be
-/// read becomes a finding of its own (`catalog`), and the rest is examined all the same.
+/// read becomes a finding of its own (`catalog`, or [`UNANSWERED`]), and the rest is examined all the same.
 ///
 /// Nothing is changed. To learn whether the output plugin may be used, a temporary slot is created and dropped
 /// on the source when that can work; it waits for running transactions, at most 5 s.
@@ -62,6 +62,10 @@ pub async fn check_both(
     findings
 }
 
+/// The [`Finding::check`] of a side that was lost while it was asked. It says nothing about the side: whoever can wait
+/// should ask again.
+pub const UNANSWERED: &str = "unanswered";
+
 fn unreadable(side: Side, error: &CatalogError) -> Finding {
     let mut message = error.to_string();
     let mut cause = error.source();
@@ -69,7 +73,11 @@ fn unreadable(side: Side, error: &CatalogError) -> Finding {
         message = format!("{message}: {error}");
         cause = error.source();
     }
-    Finding::error("catalog", side, message)
+    let check = match error.class() {
+        FaultClass::Transient => UNANSWERED,
+        FaultClass::Blocked | FaultClass::Refused => "catalog",
+    };
+    Finding::error(check, side, message)
 }
 
 /// Every verdict except that on the versions.

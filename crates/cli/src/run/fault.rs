@@ -1,6 +1,6 @@
 //! One kind of error for everything that happens before the stream: the side, what can be done, and the words.
 
-use relevo_catalog::{CatalogError, Finding};
+use relevo_catalog::{CatalogError, Finding, UNANSWERED};
 use relevo_model::{Fault, FaultClass, Side};
 use relevo_state::StateError;
 
@@ -54,6 +54,15 @@ impl StartFault {
             let remedy = finding.remedy.as_ref().map_or(String::new(), |remedy| format!(" → {remedy}"));
             format!("{side}{subject}{}{remedy}", finding.message)
         };
+        // A side that was lost while it was asked passes no verdict, and those of the other one may stand on half the facts.
+        if let Some(lost) = findings.iter().find(|finding| finding.check == UNANSWERED) {
+            return Self {
+                side: lost.side.unwrap_or(Side::Target),
+                class: FaultClass::Transient,
+                kind: UNANSWERED,
+                text: line(lost),
+            };
+        }
         let lines: Vec<String> = findings.iter().map(line).collect();
         Self {
             side: findings.first().and_then(|finding| finding.side).unwrap_or(Side::Target),
@@ -86,5 +95,20 @@ pub fn interrupted() -> StartFault {
         class: FaultClass::Transient,
         kind: "interrupted",
         text: "interrupted".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_is_lost_during_the_checks_is_asked_again() {
+        let missing = Finding::error("wal_level", Side::Source, "wal_level is replica");
+        let lost = Finding::error(UNANSWERED, Side::Target, "connection closed");
+        assert_eq!(StartFault::findings(std::slice::from_ref(&missing)).class, FaultClass::Blocked);
+        let fault = StartFault::findings(&[missing, lost]);
+        assert_eq!((fault.class, fault.side), (FaultClass::Transient, Side::Target));
+        assert_eq!(fault.text, "target: connection closed");
     }
 }
