@@ -1,7 +1,7 @@
 //! Kills at the instants where a replicator loses or repeats a change: a COMMIT is on its way, a large transaction is half
 //! sent, a commit is visible but not flushed.
 
-use std::sync::Mutex;
+use std::time::Duration;
 
 use relevo_tests::pair::DATABASE;
 use relevo_tests::relevo::PATIENCE;
@@ -12,19 +12,23 @@ use relevo_tests::{ConfirmedWatch, Direction, Pair, Version, soak_factor, wait_u
 const HISTORY: &str = "CREATE TABLE history (n int, note text)";
 const APPLIED: &str = "SELECT (applied_lsn - '0/0')::bigint FROM relevo.progress";
 
-/// Waits until something was sent to the target since `sent`, and Relevo has no more to say before it gets an answer.
-async fn nothing_more_is_sent(pair: &Pair, sent: u64) {
-    let (mut before, mut still) = (sent, 0);
-    let said = Mutex::new((&mut before, &mut still));
-    wait_until("the transaction is on its way to the target", PATIENCE, async || {
-        let mut said = said.lock().unwrap();
+/// Large enough to tell its transaction from everything else that goes to the target.
+const LAST_WORDS_CHARS: u64 = 5000;
+
+/// Waits until Relevo has no more to say to the frozen target before it gets an answer; whether the last words are among
+/// what it has said since `sent`. They are not when it waited for the answer to something else already.
+async fn last_words_are_on_their_way(pair: &Pair, sent: u64) -> bool {
+    let (mut before, mut looks_without_change) = (sent, 0);
+    loop {
         let now = pair.target_proxy().passed_bytes(Direction::ToServer);
-        *said.1 = if now == *said.0 { *said.1 + 1 } else { 0 };
-        *said.0 = now;
-        // A transaction is more than a probe's question; 15 looks are 0.3 s.
-        now > sent + 300 && *said.1 >= 15
-    })
-    .await;
+        looks_without_change = if now == before { looks_without_change + 1 } else { 0 };
+        before = now;
+        let on_their_way = now > sent + LAST_WORDS_CHARS;
+        if looks_without_change >= if on_their_way { 15 } else { 100 } {
+            return on_their_way;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// What a killed Relevo has sent to the target is read there after its death: BEGIN, the row, COMMIT.
@@ -35,16 +39,21 @@ async fn a_commit_that_outlives_its_sender(source: Version, target: Version, res
     relevo.wait_until_streaming().await;
     let confirmed = ConfirmedWatch::start(&pair);
     let rounds = 3 * i32::try_from(soak_factor()).unwrap();
-    for n in 1..=rounds {
+    let (mut n, mut met) = (0, 0);
+    while met < rounds {
+        n += 1;
         // Statements are prepared with the first change to a table; then a small transaction goes in one piece.
         pair.source.sql(&format!("INSERT INTO history VALUES ({n}, 'warm')")).await;
         pair.caught_up().await;
         pair.target.freeze();
         let sent = pair.target_proxy().passed_bytes(Direction::ToServer);
-        pair.source
-            .sql(&format!("INSERT INTO history VALUES ({n}, 'the last words of a killed Relevo')"))
-            .await;
-        nothing_more_is_sent(&pair, sent).await;
+        pair.source.sql(&format!("INSERT INTO history VALUES ({n}, repeat('x', {LAST_WORDS_CHARS}))")).await;
+        if !last_words_are_on_their_way(&pair, sent).await {
+            pair.target.thaw();
+            pair.settle().await;
+            continue;
+        }
+        met += 1;
         if !restart_before_the_thaw {
             // Else the server may notice at its first answer that nobody listens any more, and give up.
             pair.target_proxy().stall(Direction::ToClient);
