@@ -134,6 +134,16 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// What a program is to read in confidence cannot be written down for it.
+    #[error(
+        "{side}: a temporary file for pg_dump cannot be written; check the directory TMPDIR (default /tmp)"
+    )]
+    TemporaryFile {
+        /// The end that the program is to reach.
+        side: Side,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The server asked for a password and there is none.
     #[error(
         "{at}: the server asks for the password of user {user:?} and none is given; give one in the URL, in \
@@ -318,7 +328,7 @@ impl ConnectError {
             | Self::Authentication { at, .. }
             | Self::Protocol { at, .. }
             | Self::UnwantedServer { at, .. } => Some(at),
-            Self::PasswordFile { .. } | Self::NoHost { .. } => None,
+            Self::PasswordFile { .. } | Self::TemporaryFile { .. } | Self::NoHost { .. } => None,
         }
     }
 
@@ -352,6 +362,7 @@ impl ConnectError {
             | Self::Server { .. }
             | Self::Authentication { .. }
             | Self::PasswordFile { .. }
+            | Self::TemporaryFile { .. }
             | Self::NoHost { .. } => false,
             Self::UnknownHost { .. }
             | Self::ConnectionRefused { .. }
@@ -392,7 +403,9 @@ impl Fault for ConnectError {
 
     fn side(&self) -> Side {
         match self {
-            Self::PasswordFile { side, .. } | Self::NoHost { side, .. } => *side,
+            Self::PasswordFile { side, .. }
+            | Self::TemporaryFile { side, .. }
+            | Self::NoHost { side, .. } => *side,
             // Every other variant has a place; the match above keeps this true.
             _ => self.place().map_or(Side::Source, |at| at.side),
         }
@@ -411,6 +424,7 @@ impl Fault for ConnectError {
             Self::HostMismatch { .. } => "certificate_host_mismatch",
             Self::TlsFile { .. } => "tls_file",
             Self::PasswordFile { .. } => "password_file",
+            Self::TemporaryFile { .. } => "temporary_file",
             Self::NoPassword { .. } => "no_password",
             Self::WrongPassword { .. } => "wrong_password",
             Self::NotAdmitted { .. } => "not_admitted",

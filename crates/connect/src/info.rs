@@ -4,17 +4,14 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::str::FromStr;
 use std::time::Duration;
 
-use relevo_model::Side;
-
 use crate::host::DEFAULT_PORT;
 use crate::options::{LoadBalanceHosts, Roots, TcpSettings, TlsSettings, TlsVersion};
-use crate::settings::{Settings, variables};
-use crate::{ChannelBinding, ConnectError, Host, HostName, InvalidConnInfo, Secret, SslCertMode, SslMode};
-use crate::{SslNegotiation, TargetSessionAttrs, home, parse, password};
+use crate::settings::Settings;
+use crate::{ChannelBinding, Host, InvalidConnInfo, Secret, SslCertMode, SslMode};
+use crate::{SslNegotiation, TargetSessionAttrs, home, parse};
 
 type Result<T> = std::result::Result<T, InvalidConnInfo>;
 
@@ -154,76 +151,6 @@ impl ConnInfo {
     #[must_use]
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
-    }
-
-    /// Sets the environment of a libpq program (`pg_dump`, …) so that it connects as this connection string says,
-    /// with no secret on its command line, and takes nothing from Relevo's own `PG…` variables. Pass
-    /// [`pinned`](Self::pinned) information to have it reach the same server.
-    ///
-    /// A passphrase of the client key (`sslpassword`) has no variable and is not passed on. Do not print the
-    /// command with `{:?}` afterwards: it holds the password.
-    ///
-    /// # Errors
-    /// [`ConnectError::PasswordFile`].
-    pub fn libpq_env(&self, side: Side, command: &mut Command) -> std::result::Result<(), ConnectError> {
-        for name in variables() {
-            command.env_remove(name);
-        }
-        for (name, value) in self.libpq_variables() {
-            command.env(name, value);
-        }
-        if let [host] = self.hosts.as_slice() {
-            if let Some(password) = password::find(self, side, host)? {
-                command.env("PGPASSWORD", password.expose());
-            }
-        } else if let Some(password) = password::given(self, side)? {
-            command.env("PGPASSWORD", password.expose());
-        }
-        Ok(())
-    }
-
-    fn libpq_variables(&self) -> Vec<(&'static str, String)> {
-        let Self { tls, .. } = self;
-        let join = |f: fn(&Host) -> String| self.hosts.iter().map(f).collect::<Vec<_>>().join(",");
-        let name = |host: &Host| match &host.name {
-            HostName::Tcp(name) | HostName::Unix(name) => name.clone(),
-        };
-        let path = |path: &Path| path.to_string_lossy().into_owned();
-        let mut all = vec![
-            ("PGHOST", join(name)),
-            ("PGPORT", join(|host| host.port.to_string())),
-            ("PGUSER", self.user.clone()),
-            ("PGDATABASE", self.database.clone()),
-            ("PGSSLMODE", tls.mode.to_string()),
-            ("PGSSLMINPROTOCOLVERSION", tls.min_version.to_string()),
-            ("PGCHANNELBINDING", self.channel_binding.to_string()),
-            ("PGTARGETSESSIONATTRS", self.session_attrs.to_string()),
-            ("PGLOADBALANCEHOSTS", self.load_balance.to_string()),
-            ("PGCONNECT_TIMEOUT", self.connect_timeout.map_or(0, |limit| limit.as_secs()).to_string()),
-        ];
-        if self.hosts.iter().any(|host| host.address.is_some()) {
-            all.push(("PGHOSTADDR", join(|host| host.address.map_or_else(String::new, |a| a.to_string()))));
-        }
-        let optional = [
-            ("PGPASSFILE", self.passfile.as_deref().map(path)),
-            ("PGSSLROOTCERT", tls.roots.as_ref().map(Roots::to_string)),
-            ("PGSSLCERT", tls.certificate.as_deref().map(path)),
-            ("PGSSLKEY", tls.key.as_deref().map(path)),
-            ("PGSSLCRL", tls.crl.as_deref().map(path)),
-            ("PGSSLMAXPROTOCOLVERSION", tls.max_version.map(|version| version.to_string())),
-            ("PGSSLSNI", (!tls.send_server_name).then(|| "0".to_owned())),
-            (
-                "PGSSLNEGOTIATION",
-                (tls.negotiation == SslNegotiation::Direct).then(|| tls.negotiation.to_string()),
-            ),
-            (
-                "PGSSLCERTMODE",
-                (tls.certificate_mode != SslCertMode::Allow).then(|| tls.certificate_mode.to_string()),
-            ),
-            ("PGOPTIONS", self.options.clone()),
-        ];
-        all.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
-        all
     }
 }
 

@@ -86,7 +86,7 @@ impl PgDump {
         section: Section,
     ) -> Result<String, SnapshotError> {
         let mut command = Command::new(&self.path);
-        source.libpq_env(Side::Source, &mut command)?;
+        let _files = source.libpq_env(Side::Source, &mut command)?;
         let secret = value(&command, "PGPASSWORD");
         let options =
             value(&command, "PGOPTIONS").map_or_else(|| OPTIONS.to_owned(), |own| format!("{own} {OPTIONS}"));

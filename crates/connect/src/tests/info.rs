@@ -95,7 +95,7 @@ fn a_child_gets_everything_by_its_environment_and_nothing_of_ours() {
     let info = parse("postgres://u:hunter2@a:1,b/db?sslmode=disable&options=-c%20geqo%3Doff");
     let mut command = Command::new("pg_dump");
     command.env("PGSERVICE", "other").env("PGHOSTADDR", "10.0.0.1");
-    info.libpq_env(Side::Source, &mut command).unwrap();
+    let _files = info.libpq_env(Side::Source, &mut command).unwrap();
     let get = |name: &str| {
         let value = command.get_envs().find(|(known, _)| *known == name).and_then(|(_, value)| value);
         value.map(|value| value.to_str().unwrap().to_owned())
@@ -112,6 +112,21 @@ fn a_child_gets_everything_by_its_environment_and_nothing_of_ours() {
         assert_eq!(get(name).as_deref(), Some(value), "{name}");
     }
     assert_eq!((get("PGSERVICE"), get("PGHOSTADDR")), (None, None));
+}
+
+#[test]
+fn the_passphrase_of_the_client_key_reaches_a_child_by_a_file_that_only_we_can_read() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let info = parse("postgres://u@a/db?sslpassword=hunter%203");
+    let mut command = Command::new("pg_dump");
+    let files = info.libpq_env(Side::Source, &mut command).unwrap();
+    let path = command.get_envs().find(|(name, _)| *name == "PGSERVICEFILE").unwrap().1.unwrap().to_owned();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "[relevo]\nsslpassword=hunter 3\n");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(command.get_envs().any(|(name, value)| name == "PGSERVICE" && value.unwrap() == "relevo"));
+    drop(files);
+    assert!(!std::path::Path::new(&path).exists());
 }
 
 #[test]
