@@ -114,19 +114,19 @@ pub async fn run(args: &StatusArgs, file: &File) -> Result<(), CliError> {
 /// The flow's name when only the target is at hand: the given one, or the only one there.
 ///
 /// # Errors
-/// [`CliError::Failed`]: there is none, or more than one.
+/// [`CliError::Failed`]: there is none, or none of that name; [`CliError::Usage`]: there is more than one.
 pub async fn flow_on_target(settings: &FlowSettings, target: &SqlSession) -> Result<FlowName, CliError> {
-    if let Some(name) = &settings.name {
-        return Ok(name.clone());
-    }
     let failed = |error: relevo_state::StateError| CliError::failed(format!("target: {error}"));
     if relevo_state::installed_version(&**target).await.map_err(failed)?.is_none() {
         return Err(CliError::failed(
             "the target has no schema relevo: no flow was ever begun into this database",
         ));
     }
-    let flows = relevo_state::flows(&**target).await.map_err(failed)?;
-    only(flows.into_iter().map(|flow| flow.name).collect(), "the target")
+    let mut flows: Vec<FlowName> =
+        relevo_state::flows(&**target).await.map_err(failed)?.into_iter().map(|flow| flow.name).collect();
+    let Some(wanted) = &settings.name else { return only(flows, "the target") };
+    flows.retain(|name| name == wanted);
+    flows.pop().ok_or_else(|| CliError::failed(format!("the target knows of no flow {wanted}")))
 }
 
 fn only(mut names: Vec<FlowName>, place: &str) -> Result<FlowName, CliError> {
