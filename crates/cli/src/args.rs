@@ -42,10 +42,10 @@ pub enum Command {
 /// How much is logged, and how.
 #[derive(Debug, Args)]
 pub struct LogArgs {
-    /// What is logged: error, warn, info, debug, trace, or directives such as relevo_source=debug.
+    /// What is logged: error, warn, info, debug, trace, or directives such as relevo_source=debug. Default: info.
     #[arg(long = "log", env = "RELEVO_LOG", global = true, value_name = "FILTER")]
     pub filter: Option<String>,
-    /// How log lines look. They go to standard error.
+    /// How log lines look. They go to standard error. Default: text.
     #[arg(long, env = "RELEVO_LOG_FORMAT", global = true, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }
@@ -75,10 +75,12 @@ pub struct FlowArgs {
     /// The database that changes go to.
     #[arg(long, env = "RELEVO_TARGET_URL", value_name = "URL", hide_env_values = true)]
     pub target: Option<String>,
-    /// Name of the flow; its slot and publication are named relevo_NAME. Without it, a name that derives from
-    /// both databases.
+    /// Name of the flow; its slot and publication are named relevo_NAME. Default: derived from both databases.
     #[arg(long, env = "RELEVO_NAME")]
     pub name: Option<FlowName>,
+    /// Kept for nodes whose roles move between them; whoever gives it is told that there are none yet.
+    #[arg(long, env = "RELEVO_NODE", hide = true)]
+    pub node: Option<String>,
 }
 
 /// Which tables.
@@ -87,11 +89,11 @@ pub struct TableArgs {
     /// Tables to replicate, as schema.table with * and ?; may be given several times. Default: every user table.
     #[arg(long, env = "RELEVO_INCLUDE", value_name = "PATTERN", value_delimiter = ',')]
     pub include: Vec<String>,
-    /// Tables to leave out.
+    /// Tables to leave out; may be given several times. Default: none.
     #[arg(long, env = "RELEVO_EXCLUDE", value_name = "PATTERN", value_delimiter = ',')]
     pub exclude: Vec<String>,
     /// Replicate partitioned tables as whole tables, so that the target may be partitioned differently or not at
-    /// all. Without it every partition is replicated to the partition of the same name.
+    /// all. Default: false, every partition is replicated to the partition of the same name.
     #[arg(long, env = "RELEVO_VIA_PARTITION_ROOT")]
     pub via_partition_root: bool,
 }
@@ -105,26 +107,27 @@ pub struct RunArgs {
     /// Which tables.
     #[command(flatten)]
     pub tables: TableArgs,
-    /// Where the target's tables come from.
+    /// Where the target's tables come from. Default: auto.
     #[arg(long, env = "RELEVO_SCHEMA", value_name = "MODE")]
     pub schema: Option<SchemaArg>,
     /// The pg_dump to copy the schema with; of the source's major version or newer. Default: found on PATH.
     #[arg(long, env = "RELEVO_PG_DUMP", value_name = "FILE")]
     pub pg_dump: Option<PathBuf>,
-    /// Address of the HTTP endpoint: metrics, health, status, live page.
+    /// Address of the HTTP endpoint: metrics, health, status, live page. Default: 127.0.0.1:9187.
     #[arg(long, env = "RELEVO_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
     pub http_listen: Option<SocketAddr>,
     /// Bytes of changes that go to the target in one transaction at most, unless one source transaction is larger.
+    /// Default: 8MiB.
     #[arg(long, env = "RELEVO_BATCH_BYTES", value_name = "SIZE")]
     pub batch_bytes: Option<ByteSize>,
-    /// Bytes of changes held in memory at most; beyond it the source has to wait.
+    /// Bytes of changes held in memory at most; beyond it the source has to wait. Default: 256MiB.
     #[arg(long, env = "RELEVO_MEMORY", value_name = "SIZE")]
     pub memory: Option<ByteSize>,
     /// Whether each commit on the target waits for its flush. Either way a position is confirmed to the source
-    /// only once the target has flushed it.
+    /// only once the target has flushed it. Default: off.
     #[arg(long, env = "RELEVO_SYNCHRONOUS_COMMIT", value_name = "SETTING")]
     pub synchronous_commit: Option<SynchronousCommitArg>,
-    /// How often an idle source is made to write a small WAL record, so that its slot keeps moving (such as 10s).
+    /// How often an idle source is made to write a small WAL record, so that its slot keeps moving. Default: 10s.
     #[arg(long, env = "RELEVO_HEARTBEAT_INTERVAL", value_name = "DURATION")]
     pub heartbeat_interval: Option<jiff::SignedDuration>,
 }

@@ -12,6 +12,11 @@ use crate::settings::LogSection;
 
 const DEFAULT_FILTER: &str = "info";
 
+/// How standard error is to look: as the command line says, or the file, or for people.
+pub fn format(args: &LogArgs, file: &LogSection) -> LogFormat {
+    args.log_format.or(file.format).unwrap_or(LogFormat::Text)
+}
+
 /// Begins to log to standard error.
 ///
 /// # Errors
@@ -26,7 +31,7 @@ pub fn start(args: &LogArgs, file: &LogSection) -> Result<(), CliError> {
         ))
     })?;
     let lines = fmt::Subscriber::builder().with_env_filter(filter).with_writer(StderrBesideBars::default);
-    match args.log_format.or(file.format).unwrap_or(LogFormat::Text) {
+    match format(args, file) {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).init(),
         LogFormat::Text => {
             let colour = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
@@ -34,4 +39,22 @@ pub fn start(args: &LogArgs, file: &LogSection) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Says why the process ends. With JSON lines this one is of their kind too, whatever the filter and even when
+/// logging could not begin: whoever reads them must not meet anything else.
+pub fn last_word(format: LogFormat, error: &CliError) {
+    match format {
+        LogFormat::Text => eprintln!("relevo: {error}"),
+        LogFormat::Json => {
+            let line = serde_json::json!({
+                "timestamp": jiff::Timestamp::now().to_string(),
+                "level": "ERROR",
+                "message": error.to_string(),
+                "exit_code": error.exit_code(),
+                "target": "relevo",
+            });
+            eprintln!("{line}");
+        }
+    }
 }

@@ -19,21 +19,22 @@ use clap::Parser;
 
 use crate::args::{Cli, Command, FlowArgs};
 use crate::error::CliError;
-use crate::settings::File;
+use crate::settings::{File, LogSection};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match dispatch(&cli) {
+    let file = File::read(config(&cli.command));
+    let format = logging::format(&cli.log, file.as_ref().map(File::log).unwrap_or(&LogSection::default()));
+    match file.and_then(|file| dispatch(&cli, file)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("relevo: {error}");
+            logging::last_word(format, &error);
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-fn dispatch(cli: &Cli) -> Result<(), CliError> {
-    let file = File::read(config(&cli.command))?;
+fn dispatch(cli: &Cli, file: File) -> Result<(), CliError> {
     logging::start(&cli.log, file.log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -34,6 +34,9 @@ pub struct File {
     heartbeat: HeartbeatSection,
     http: HttpSection,
     log: LogSection,
+    /// `[node.NAME]`: taken here so that the refusal can say what to write instead.
+    #[serde(rename = "node")]
+    nodes: toml::Table,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,16 +159,20 @@ impl File {
         let Some(path) = path else { return Ok(Self::default()) };
         let text = std::fs::read_to_string(path)
             .map_err(|error| CliError::usage(format!("configuration file {}: {error}", path.display())))?;
-        toml::from_str(&text).map_err(|error| {
+        let file: Self = toml::from_str(&text).map_err(|error| {
             // Not the Display form: it quotes the offending line, and that line may hold a password.
-            let line =
-                error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let before = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = 1 + text.as_bytes().iter().take(before).filter(|byte| **byte == b'\n').count();
             CliError::usage(format!(
                 "configuration file {}, line {line}: {}",
                 path.display(),
                 error.message()
             ))
-        })
+        })?;
+        match file.nodes.keys().next() {
+            Some(name) => Err(no_nodes(&format!("configuration file {}: [node.{name}]", path.display()))),
+            None => Ok(file),
+        }
     }
 
     /// How the file wants log lines.
@@ -179,6 +186,9 @@ impl File {
     /// # Errors
     /// [`CliError::Usage`]: a database is not named, or its URL is not one.
     pub fn flow(&self, args: &FlowArgs) -> Result<FlowSettings, CliError> {
+        if let Some(name) = &args.node {
+            return Err(no_nodes(&format!("--node {name} (or RELEVO_NODE)")));
+        }
         Ok(FlowSettings {
             source: endpoint(Side::Source, args.source.as_deref(), self.source.as_ref())?,
             target: endpoint(Side::Target, args.target.as_deref(), self.target.as_ref())?,
@@ -250,6 +260,14 @@ impl File {
     }
 }
 
+/// Nodes are asked for, in words that a later version will understand.
+fn no_nodes(place: &str) -> CliError {
+    CliError::usage(format!(
+        "{place}: this version knows no nodes whose roles move; it replicates one way: name the two databases with \
+         --source and --target, or as [source] url and [target] url in the configuration file"
+    ))
+}
+
 fn endpoint(side: Side, option: Option<&str>, file: Option<&Endpoint>) -> Result<ConnInfo, CliError> {
     let url = option.or(file.map(|endpoint| endpoint.url.as_str())).ok_or_else(|| {
         let variable = side.to_string().to_uppercase();
@@ -305,8 +323,36 @@ mod tests {
     fn a_misspelt_key_is_an_error_that_names_line_and_key_and_no_secret() {
         let text = "[source]\nurl = \"postgres://a:hunter2@s/shop\"\npasword_file = \"x\"\n";
         let error = file(text).unwrap_err().to_string();
-        assert!(error.contains("pasword_file") && error.contains("line"), "{error}");
+        assert!(error.contains("pasword_file") && error.contains("line 3:"), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn nodes_are_refused_with_what_to_write_instead() {
+        let error = file("[node.a]\nurl = \"postgres://a:hunter2@s/shop\"\n").unwrap_err().to_string();
+        assert!(error.contains("[node.a]") && error.contains("[source] url"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+        let error = File::default().run(&run_args(&["--node", "a"])).err().unwrap();
+        assert!(matches!(error, CliError::Usage(_)), "{error}");
+    }
+
+    #[test]
+    fn the_help_names_the_defaults() {
+        let settings = file(BOTH).unwrap().run(&run_args(&["--memory", "256MiB"])).unwrap();
+        let mut command = <Cli as clap::CommandFactory>::command();
+        let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        for value in [
+            settings.http_listen.to_string(),
+            format!("{}MiB", settings.batch_bytes >> 20),
+            format!("{}MiB", DEFAULT_MEMORY.as_u64() >> 20),
+            format!("{}s", settings.heartbeat_interval.as_secs()),
+        ] {
+            assert!(help.contains(&format!("Default: {value}")), "{value} in:\n{help}");
+        }
+        assert_eq!(
+            (settings.schema, settings.synchronous_commit),
+            (SchemaArg::Auto, SynchronousCommitArg::Off)
+        );
     }
 
     #[test]
