@@ -62,17 +62,17 @@ fn no_identity(check: &'static str, table: &TableInfo) -> Finding {
         }
         ReplicaIdentity::Index => (
             "has REPLICA IDENTITY USING INDEX, but that index is gone or holds a generated column",
-            format!("ALTER TABLE {name} REPLICA IDENTITY FULL; or DEFAULT, when it has a primary key"),
+            format!("ALTER TABLE {name} REPLICA IDENTITY FULL; -- or DEFAULT, when it has a primary key"),
         ),
         ReplicaIdentity::Default if generated => (
             "has no primary key over plain columns that is checked at once",
             format!(
-                "ALTER TABLE {name} REPLICA IDENTITY USING INDEX …; (a unique index over plain NOT NULL columns)"
+                "ALTER TABLE {name} REPLICA IDENTITY USING INDEX …; -- a unique index over plain NOT NULL columns"
             ),
         ),
         ReplicaIdentity::Default => (
             "has no primary key, or a deferrable one",
-            format!("ALTER TABLE {name} REPLICA IDENTITY FULL; or add a primary key"),
+            format!("ALTER TABLE {name} REPLICA IDENTITY FULL; -- or add a primary key"),
         ),
     };
     let message =

@@ -48,7 +48,7 @@ UNION ALL
 SELECT 'prepared transaction ' || pg_catalog.quote_literal(p.gid),
        p.database::text,
        extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared)::double precision,
-       'ROLLBACK PREPARED ' || pg_catalog.quote_literal(p.gid) || '; (or COMMIT PREPARED)'
+       'ROLLBACK PREPARED ' || pg_catalog.quote_literal(p.gid) || '; -- or COMMIT PREPARED'
   FROM pg_catalog.pg_prepared_xacts p
  WHERE pg_catalog.clock_timestamp() - p.prepared > pg_catalog.make_interval(secs => $1)
  ORDER BY 3 DESC";

@@ -170,7 +170,7 @@ fn create(
     if relevo_schema == Some(false) {
         let message = format!("schema relevo is there, but role {role} may not use it and create in it");
         return Finding::error(CHECK, side, message)
-            .mend(format!("ALTER SCHEMA relevo OWNER TO {role}; with everything in it"));
+            .mend(format!("ALTER SCHEMA relevo OWNER TO {role}; -- and the tables in it"));
     }
     if have_all {
         return Finding::ok(CHECK, side, format!("{what}: there already"));
@@ -198,7 +198,7 @@ fn replica_role(server: &ServerFacts, refused: Option<&str>) -> Finding {
         finding.mend(format!("GRANT SET ON PARAMETER session_replication_role TO {role};"))
     } else {
         finding.mend(format!(
-            "ALTER ROLE {role} SUPERUSER; (PostgreSQL 15 and later can grant just this parameter)"
+            "ALTER ROLE {role} SUPERUSER; -- PostgreSQL 15 and later can grant just this parameter"
         ))
     }
 }
