@@ -347,11 +347,10 @@ impl<S: ChangeSource> Session<'_, S> {
 
     /// Stops in order: the batch in hand, its durability, the last report; each within its limit.
     async fn finish(mut self, asked: Instant) -> Outcome {
-        let apply_until = asked + self.options.grace;
-        let durable_until = apply_until + self.options.durability_grace;
-        let close_until = durable_until + self.options.close_grace;
-
-        self.finish_batch_in_hand(apply_until).await;
+        self.finish_batch_in_hand(asked + self.options.grace).await;
+        // From here and not from the limit before: a batch that was done at once gives nobody else more time. The
+        // target's WAL writer leaves what no commit is waiting for lying about for as long as nothing else happens.
+        let durable_until = Instant::now() + self.options.durability_grace;
         while self.durability.pending() {
             match timeout_at(durable_until, self.probe.flushed()).await {
                 Ok(Ok(flushed)) => self.flushed(flushed),
@@ -370,6 +369,7 @@ impl<S: ChangeSource> Session<'_, S> {
         self.publish();
         let sound = self.sound();
         let position = self.durability.durable();
+        let close_until = Instant::now() + self.options.close_grace;
         let Self { source, apply, probe, .. } = self;
         // An unfinished batch is rolled back by dropping the target.
         tokio::join!(apply.stop(close_until), probe.stop(close_until), async {
