@@ -51,11 +51,42 @@ impl Certificates {
         self.path("client.key")
     }
 
-    /// Copies what the server needs into its data directory.
-    pub fn install_server(&self, data: &Path) {
-        for name in ["server.crt", "server.key", "root.crt"] {
+    /// The same key, encrypted.
+    #[must_use]
+    pub fn encrypted_client_key(&self, passphrase: &str) -> PathBuf {
+        let place = self.path("client-encrypted.key");
+        self.openssl(
+            "pkey -aes256 -in client.key -out client-encrypted.key",
+            &["-passout", &format!("pass:{passphrase}")],
+        );
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).expect("permissions of a key");
+        place
+    }
+
+    /// Makes another server certificate, for a common name and alternative names (`DNS:…,IP:…`; none when empty).
+    pub fn issue_server(&self, name: &str, common_name: &str, alternatives: &str) {
+        let extension = match alternatives {
+            "" => "basicConstraints=CA:FALSE".to_owned(),
+            names => format!("subjectAltName={names}"),
+        };
+        self.signed(name, common_name, &extension);
+    }
+
+    /// Makes a client certificate for another role; yields it and its key.
+    #[must_use]
+    pub fn issue_client(&self, name: &str, role: &str) -> (PathBuf, PathBuf) {
+        self.signed(name, role, "extendedKeyUsage=clientAuth");
+        (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")))
+    }
+
+    /// Copies what the server needs into its data directory; `name` is the usual `server` or another issued one.
+    pub fn install_server(&self, name: &str, data: &Path) {
+        let files = [(format!("{name}.crt"), "server.crt"), (format!("{name}.key"), "server.key")];
+        for (file, name) in
+            files.iter().map(|(file, name)| (file.as_str(), *name)).chain([("root.crt", "root.crt")])
+        {
             let place = data.join(name);
-            fs::copy(self.path(name), &place).expect("a copy of a certificate");
+            fs::copy(self.path(file), &place).expect("a copy of a certificate");
             fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).expect("permissions of a key");
             give_to_server_user(&place);
         }

@@ -301,6 +301,13 @@ impl Cluster {
         self.connect("postgres").await.sql("SELECT pg_reload_conf()").await;
     }
 
+    /// Restarts the server with another certificate, see [`Certificates::issue_server`].
+    pub async fn restart_with_certificate(&self, name: &str) {
+        self.stop();
+        self.certificates().install_server(name, &self.data);
+        self.start().await;
+    }
+
     /// Whether the server was started and not stopped.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -351,7 +358,7 @@ impl Cluster {
         let mut text = format!("{settings}port = {}\n", self.port());
         writeln!(text, "unix_socket_directories = '{}'", self.socket_folder().display()).expect("a String");
         if let Some(certificates) = &self.certificates {
-            certificates.install_server(&self.data);
+            certificates.install_server("server", &self.data);
             text.push_str("ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n");
             text.push_str("ssl_ca_file = 'root.crt'\n");
         }

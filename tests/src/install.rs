@@ -73,6 +73,20 @@ pub fn client_bin(major: u32) -> PathBuf {
     fs::canonicalize(&folder).unwrap_or_else(|error| missing(&folder, &error))
 }
 
+/// A `pg_dump` that speaks TLS and can read that server; `None` when none of the client tools can. Some packages of
+/// them are built without TLS.
+#[must_use]
+pub fn tls_pg_dump(server: Version) -> Option<PathBuf> {
+    let speaks_tls = |bin: &Path| {
+        let mut psql = std::process::Command::new(bin.join("psql"));
+        let nobody = ["-h", "127.0.0.1", "-p", "1", "-c", ""];
+        let output = psql.args(nobody).env("PGSSLMODE", "require").output().expect("psql runs");
+        !String::from_utf8_lossy(&output.stderr).contains("not compiled in")
+    };
+    let newest_first = [18, 17, 16].into_iter().filter(|major| *major >= server.major());
+    newest_first.map(client_bin).find(|bin| speaks_tls(bin)).map(|bin| bin.join("pg_dump"))
+}
+
 /// The newest client tools.
 #[must_use]
 pub fn newest_client_bin() -> PathBuf {

@@ -34,6 +34,7 @@ pub mod relevo;
 pub mod seed;
 mod template;
 pub mod wait;
+pub mod walsender;
 pub mod watchdog;
 pub mod workload;
 
@@ -50,6 +51,7 @@ pub use proxy::{Direction, Proxy};
 pub use relevo::{Relevo, RelevoBuilder};
 pub use seed::Seed;
 pub use wait::{wait_until, wait_until_some};
+pub use walsender::SlotHolder;
 
 /// How much longer or larger a test may be: 1, or the value of `RELEVO_SOAK` when that is set (`make soak`).
 #[must_use]

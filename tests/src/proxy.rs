@@ -30,6 +30,8 @@ struct Faults {
     bytes_per_second: Option<u64>,
     /// Counts the cuts: a connection ends when it grows.
     cuts: u64,
+    /// Counts the half cuts: a connection ends on Relevo's side, and the server is not told.
+    half_cuts: u64,
 }
 
 /// What all connections of a proxy share.
@@ -73,6 +75,12 @@ impl Proxy {
     /// Resets every connection that there is now. New ones are let through.
     pub fn cut(&self) {
         self.shared.cut();
+    }
+
+    /// Resets every connection on Relevo's side only: the server still believes in its clients, as when a machine
+    /// lost its power. New connections are let through.
+    pub fn cut_half(&self) {
+        self.shared.faults.send_modify(|faults| faults.half_cuts += 1);
     }
 
     /// Resets every connection and lets nobody connect (connection refused) until [`Proxy::accept`].
@@ -174,7 +182,7 @@ impl Shared {
 
 async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     let mut faults = shared.faults.subscribe();
-    let cuts = faults.borrow().cuts;
+    let (cuts, half_cuts) = (faults.borrow().cuts, faults.borrow().half_cuts);
     if let Ok(mut server) = TcpStream::connect(shared.server).await {
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         {
@@ -188,8 +196,19 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
             };
             tokio::select! {
                 () = both => return,
+                _ = faults.wait_for(|now| now.cuts != cuts || now.half_cuts != half_cuts) => {}
+            }
+        }
+        if faults.borrow().half_cuts != half_cuts {
+            let _ = client.set_zero_linger();
+            drop(client);
+            // Open and silent until the server gives it up, or there is a cut, or the proxy ends.
+            let mut ignored = vec![0; 64 << 10];
+            tokio::select! {
+                () = async { while server.read(&mut ignored).await.is_ok_and(|length| length > 0) {} } => {}
                 _ = faults.wait_for(|now| now.cuts != cuts) => {}
             }
+            return;
         }
         let _ = server.set_zero_linger();
     }

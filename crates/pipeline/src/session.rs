@@ -348,8 +348,7 @@ impl<S: ChangeSource> Session<'_, S> {
     /// Stops in order: the batch in hand, its durability, the last report; each within its limit.
     async fn finish(mut self, asked: Instant) -> Outcome {
         self.finish_batch_in_hand(asked + self.options.grace).await;
-        // From here and not from the limit before: a batch that was done at once gives nobody else more time. The
-        // target's WAL writer leaves what no commit is waiting for lying about for as long as nothing else happens.
+        // From here and not from the limit before: a batch that was done at once gives nobody else more time.
         let durable_until = Instant::now() + self.options.durability_grace;
         while self.durability.pending() {
             match timeout_at(durable_until, self.probe.flushed()).await {

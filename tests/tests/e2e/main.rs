@@ -3,7 +3,10 @@
 //! What may not enter: knowledge of the product's insides; see the harness crate's rule.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod commands;
+mod connections;
 mod kills;
 mod life;
 mod plans;
+mod rights;
 mod smoke;
