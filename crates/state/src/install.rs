@@ -9,7 +9,11 @@ pub const VERSION: i32 = 1;
 
 const SCHEMA_SQL: &str = include_str!("schema.sql");
 
-const SCHEMA_EXISTS: &str = "SELECT pg_catalog.to_regclass('relevo.version') IS NOT NULL";
+/// It reads the tables. `to_regclass` would believe what this session has cached: that there is no such schema, although
+/// another one has created it while this one waited for the lock.
+const SCHEMA_EXISTS: &str = "
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+               WHERE n.nspname = 'relevo' AND c.relname = 'version')";
 const READ_VERSION: &str = "SELECT pg_catalog.max(version) FROM relevo.version";
 /// Two processes that start at once must not both create the schema. The key is arbitrary and never changes.
 const LOCK_INSTALL: &str = "SELECT pg_catalog.pg_advisory_xact_lock(7235419268110325)";
