@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::TableName;
+use crate::{TableInfo, TableName};
 
 /// A pattern over a table's schema and name: `*` stands for any characters, `?` for one.
 ///
@@ -152,6 +152,13 @@ impl Selection {
     pub fn matches(&self, table: &TableName) -> bool {
         let included = self.include.is_empty() || self.include.iter().any(|pattern| pattern.matches(table));
         included && !self.exclude.iter().any(|pattern| pattern.matches(table))
+    }
+
+    /// Whether the table takes part. A partition goes where the table at the top of its tree goes, because partitions
+    /// are published by that table; so one that is created later takes part as well.
+    #[must_use]
+    pub fn includes(&self, table: &TableInfo) -> bool {
+        self.matches(table.partition_root.as_ref().unwrap_or(&table.name))
     }
 
     /// The include patterns that match none of `tables`: most often a typing error.

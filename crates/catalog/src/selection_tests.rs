@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::compare::tests::plain;
 
 fn matches(pattern: &str, schema: &str, name: &str) -> bool {
     pattern.parse::<Pattern>().unwrap().matches(&TableName::new(schema, name))
@@ -50,6 +51,19 @@ fn exclude_wins_and_no_include_means_everything() {
     assert!(!Selection::parse(["other.*"], [""; 0]).unwrap().matches(&table));
     assert!(Selection::parse([""; 0], ["other.*"]).unwrap().matches(&table));
     assert!(Selection::parse(["public"], [""; 0]).is_err());
+}
+
+#[test]
+fn a_partition_goes_where_its_root_goes() {
+    let leaf = |root| TableInfo {
+        name: TableName::new("other", "leaf"),
+        partition_root: Some(TableName::new("public", root)),
+        ..plain()
+    };
+    let selection = Selection::parse(["public.*"], ["public.sessions"]).unwrap();
+    assert!(selection.includes(&leaf("orders")));
+    assert!(!selection.includes(&leaf("sessions")));
+    assert!(!selection.includes(&TableInfo { partition_root: None, ..leaf("orders") }));
 }
 
 #[test]

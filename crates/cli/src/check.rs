@@ -40,7 +40,9 @@ pub async fn run(args: &CheckArgs, file: &File) -> Result<(), CliError> {
         let facts = (relevo_catalog::server(source).await, relevo_catalog::server(target).await);
         if let (Ok(source_facts), Ok(target_facts)) = &facts {
             let flow = connect::flow_name(settings.name.as_ref(), source_facts, target_facts);
-            findings.extend(check_both(source, target, &tables.selection, &flow).await);
+            findings.extend(
+                check_both(source, target, &tables.selection, tables.via_partition_root, &flow).await,
+            );
             findings
                 .push(pg_dump(file.pg_dump(args.pg_dump.as_deref()).as_deref(), source_facts.major()).await);
             name = Some(flow.to_string());

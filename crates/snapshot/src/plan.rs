@@ -63,14 +63,10 @@ impl CopyPlan {
     }
 }
 
-/// The tables that take part. A partition goes where the table at the top of its tree goes, because partitions are
-/// published by that table; so one that is created later takes part as well.
+/// The tables that take part: see [`Selection::includes`].
 #[must_use]
 pub fn selected_tables(tables: Vec<TableInfo>, selection: &Selection) -> Vec<TableInfo> {
-    tables
-        .into_iter()
-        .filter(|table| selection.matches(table.partition_root.as_ref().unwrap_or(&table.name)))
-        .collect()
+    tables.into_iter().filter(|table| selection.includes(table)).collect()
 }
 
 /// Plans a copy. Reads both sides and changes nothing.

@@ -121,7 +121,7 @@ impl SourceFacts {
     ) -> Result<Self, CatalogError> {
         let mut tables = crate::user_tables(client).await?;
         let all_tables = tables.iter().map(|table| table.name.clone()).collect();
-        tables.retain(|table| selection.matches(&table.name));
+        tables.retain(|table| selection.includes(table));
         let mut sequences = crate::sequences(client).await?;
         sequences.retain(|sequence| sequence.is_selected(selection));
         let slot = slot(client, flow).await?;

@@ -16,18 +16,20 @@ use std::error::Error;
 use relevo_model::{FaultClass, FlowName, Side};
 use tokio_postgres::Client;
 
-use crate::{CatalogError, Finding, Selection, compare, identities};
+use crate::{CatalogError, Finding, Selection, TableInfo, compare, identities};
 use facts::{SourceFacts, TargetFacts};
 
 /// Examines both sides for the flow and says a verdict on every point, those that passed too. What cannot be
 /// read becomes a finding of its own (`catalog`, or [`UNANSWERED`]), and the rest is examined all the same.
 ///
 /// Nothing is changed. To learn whether the output plugin may be used, a temporary slot is created and dropped
-/// on the source when that can work; it waits for running transactions, at most 5 s.
+/// on the source when that can work; it waits for running transactions, at most 5 s. With `via_partition_root` the
+/// target need not have the partitions that the source has.
 pub async fn check_both(
     source: &Client,
     target: &Client,
     selection: &Selection,
+    via_partition_root: bool,
     flow: &FlowName,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -52,8 +54,9 @@ pub async fn check_both(
             return findings;
         }
     };
-    match TargetFacts::read(target, target_server, &source.tables).await {
-        Ok(target) => findings.extend(verdicts(&source, &target, selection)),
+    let needed = needed(&source.tables, via_partition_root);
+    match TargetFacts::read(target, target_server, &needed).await {
+        Ok(target) => findings.extend(verdicts(&source, &target, &needed, selection)),
         Err(error) => {
             findings.extend(source_verdicts(&source, selection));
             findings.push(unreadable(Side::Target, &error));
@@ -65,6 +68,11 @@ pub async fn check_both(
 /// The [`Finding::check`] of a side that was lost while it was asked. It says nothing about the side: whoever can wait
 /// should ask again.
 pub const UNANSWERED: &str = "unanswered";
+
+/// The source's tables that the target needs as well, or for which it has another table's.
+fn needed(tables: &[TableInfo], via_partition_root: bool) -> Vec<TableInfo> {
+    tables.iter().filter(|table| !(via_partition_root && table.is_partition)).cloned().collect()
+}
 
 fn unreadable(side: Side, error: &CatalogError) -> Finding {
     let mut message = error.to_string();
@@ -80,8 +88,13 @@ fn unreadable(side: Side, error: &CatalogError) -> Finding {
     Finding::error(check, side, message)
 }
 
-/// Every verdict except that on the versions.
-fn verdicts(source: &SourceFacts, target: &TargetFacts, selection: &Selection) -> Vec<Finding> {
+/// Every verdict except that on the versions. `needed` are those of the source's tables that the target must have.
+fn verdicts(
+    source: &SourceFacts,
+    target: &TargetFacts,
+    needed: &[TableInfo],
+    selection: &Selection,
+) -> Vec<Finding> {
     let mut findings = vec![servers::same_database(&source.server, &target.server)];
     findings.extend(source_verdicts(source, selection));
     findings.extend(servers::target(target));
@@ -92,14 +105,14 @@ fn verdicts(source: &SourceFacts, target: &TargetFacts, selection: &Selection) -
     findings.extend(both::extensions(source, target));
     findings.push(both::roles(source, target));
     findings.push(both::tablespaces(source, target));
-    if target.is_empty() && !source.tables.is_empty() {
-        let count = source.tables.len();
+    if target.is_empty() && !needed.is_empty() {
+        let count = needed.len();
         let message =
             format!("the target has none of the {count} tables yet: they will be created as on the source");
         findings.push(Finding::ok("tables_match", Side::Target, message));
-        findings.extend(identities(&source.tables));
+        findings.extend(identities(needed));
     } else {
-        findings.extend(compare(&source.tables, &target.tables));
+        findings.extend(compare(needed, &target.tables));
     }
     findings
 }

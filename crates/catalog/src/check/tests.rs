@@ -110,7 +110,7 @@ type Found = (&'static str, Severity, Option<Side>, String);
 fn found(change: impl FnOnce(&mut SourceFacts, &mut TargetFacts)) -> Vec<Found> {
     let (mut source, mut target) = (source(), target());
     change(&mut source, &mut target);
-    verdicts(&source, &target, &Selection::default())
+    verdicts(&source, &target, &source.tables, &Selection::default())
         .into_iter()
         .filter(|finding| finding.severity != Severity::Ok)
         .map(|f| (f.check, f.severity, f.side, f.remedy.unwrap_or_default()))
@@ -137,7 +137,7 @@ use Side::{Source, Target};
 #[test]
 fn good_facts_give_only_good_verdicts_and_one_for_every_check() {
     assert_eq!(found(|_, _| {}), []);
-    let findings = verdicts(&source(), &target(), &Selection::default());
+    let findings = verdicts(&source(), &target(), &source().tables, &Selection::default());
     for check in [
         "wal_level",
         "replication_slots",
@@ -451,4 +451,12 @@ fn a_target_that_lacks_one_of_two_tables_is_told_so() {
     one("missing_table", Error, Target, |s, _| {
         s.tables.push(crate::TableInfo { name: TableName::new("public", "u"), ..plain() });
     });
+}
+
+#[test]
+fn by_their_root_partitions_are_not_needed_on_the_target() {
+    let leaf = TableInfo { is_partition: true, ..plain() };
+    let tables = [plain(), leaf];
+    assert_eq!(needed(&tables, false).len(), 2);
+    assert_eq!(needed(&tables, true), [plain()]);
 }

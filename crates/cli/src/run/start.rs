@@ -95,7 +95,14 @@ async fn resume(
 /// What `relevo check` says, before anything is changed.
 async fn check(settings: &RunSettings, sides: &Sides, flow: &FlowName) -> Result<(), StartFault> {
     info!(%flow, "no complete copy on the target; checking both sides");
-    let findings = check_both(&sides.source, &sides.target, &settings.tables.selection, flow).await;
+    let findings = check_both(
+        &sides.source,
+        &sides.target,
+        &settings.tables.selection,
+        settings.tables.via_partition_root,
+        flow,
+    )
+    .await;
     tell(&findings);
     let errors: Vec<Finding> =
         findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
