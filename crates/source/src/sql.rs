@@ -31,6 +31,12 @@ WHERE s.slot_name = $slot AND s.active_pid = $pid AND a.application_name = $appl
 pub(crate) const SENDER_TIMEOUT: &str =
     "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
 
+/// The encoding of a database whose texts are bytes of no known encoding.
+pub(crate) const NO_ENCODING: &str = "SQL_ASCII";
+/// With any other setting the server would check those bytes against that encoding. The target checks them against its
+/// own, and not at all when it has none either.
+pub(crate) const SEND_BYTES_AS_THEY_ARE: &str = "SET client_encoding = 'SQL_ASCII'";
+
 /// See [`INSPECT_SLOT`].
 pub(crate) fn inspect_slot(slot: &str) -> String {
     INSPECT_SLOT.replace("$slot", &literal(slot))

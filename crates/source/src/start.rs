@@ -85,6 +85,9 @@ where
     let system = connection.identify_system().await?;
     same_source(&options.expected, &system)?;
     source_has(options.start_lsn, &system)?;
+    if connection.parameter("server_encoding") == Some(sql::NO_ENCODING) {
+        connection.query(sql::SEND_BYTES_AS_THEY_ARE).await?;
+    }
     let wanted = Options::new(server_version(connection).await?, options.publications.clone());
     let settings = PumpSettings {
         start: options.start_lsn,

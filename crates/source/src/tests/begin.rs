@@ -6,7 +6,7 @@ use relevo_connect::ChannelBinding;
 use relevo_model::{Fault, FaultClass, SourceLsn};
 use tokio::time::Instant;
 
-use super::server::{Server, done, error, login, options, row};
+use super::server::{Server, done, error, login, message, options, row};
 use crate::start::begin;
 use crate::{CreatedSlot, Refusal, ReplicationConnection, SlotSnapshot, SourceError, StartOptions};
 
@@ -39,6 +39,20 @@ async fn the_stream_begins_where_the_target_is() {
         assert!(command.starts_with(expected), "{command}");
     });
     assert_eq!(interval.await.unwrap(), Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_without_encoding_sends_its_bytes_as_they_are() {
+    let outcome = begun(options(100), async |server| {
+        server.send(message(b'S', b"server_encoding\0SQL_ASCII\0")).await;
+        server.identify("7").await;
+        assert_eq!(server.query().await, "SET client_encoding = 'SQL_ASCII'");
+        server.send(done()).await;
+        server.settings().await;
+        server.slot(None).await;
+        server.copy_both().await;
+    });
+    outcome.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +91,7 @@ async fn a_slot_that_is_in_use_is_waited_for() {
         // Somebody was faster.
         server.query().await;
         server.send(error("55006", "replication slot is active")).await;
-        server.send(super::server::message(b'Z', b"I")).await;
+        server.send(message(b'Z', b"I")).await;
         server.slot(None).await;
         server.copy_both().await;
     });
@@ -140,10 +154,10 @@ async fn slots_are_created_and_dropped_in_the_servers_words() {
         server.send(done()).await;
         assert_eq!(server.query().await, "DROP_REPLICATION_SLOT \"relevo_shop\" WAIT");
         server.send(error("42704", "replication slot \"relevo_shop\" does not exist")).await;
-        server.send(super::server::message(b'Z', b"I")).await;
+        server.send(message(b'Z', b"I")).await;
         assert_eq!(server.query().await, "DROP_REPLICATION_SLOT \"x\"");
         server.send(error("55006", "replication slot \"x\" is active for PID 1")).await;
-        server.send(super::server::message(b'Z', b"I")).await;
+        server.send(message(b'Z', b"I")).await;
     };
     let ((created, refused), ()) = tokio::join!(asked, served);
     assert_eq!(
