@@ -1,7 +1,8 @@
 //! What a session asks of the server at its start: name and run-time parameters. Nothing is sent from here.
 
 /// What every session that reads or writes replicated values sets, on either side, so that a value's text is the
-/// same everywhere and names are always qualified. Each is known to PostgreSQL 14 to 18 and may be set by any
+/// same everywhere and read as the same value (with `array_nulls` off, `{NULL}` is read as a string), and names are
+/// always qualified. Each is known to PostgreSQL 14 to 18 and may be set by any
 /// user at the start of a session.
 pub const VALUE_SETTINGS: &[(&str, &str)] = &[
     ("client_encoding", "UTF8"),
@@ -13,6 +14,8 @@ pub const VALUE_SETTINGS: &[(&str, &str)] = &[
     ("TimeZone", "UTC"),
     ("search_path", ""),
     ("bytea_output", "hex"),
+    ("array_nulls", "on"),
+    ("quote_all_identifiers", "off"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
