@@ -6,6 +6,9 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::FromSqlOwned;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
+use crate::relevo::PATIENCE;
+use crate::wait::wait_until_some;
+
 /// An SQL session that ends when it is dropped. The short forms panic with the statement when it fails.
 #[derive(Debug)]
 pub struct Database {
@@ -81,6 +84,20 @@ impl Database {
             .into_iter()
             .map(|row| first(row).unwrap_or_else(|| "NULL".to_owned()))
             .collect()
+    }
+
+    /// Waits until everything that `source` has committed up to now is in this database, the target of one flow.
+    pub async fn caught_up_with(&self, source: &Self) {
+        let position: String = source.value("SELECT pg_current_wal_insert_lsn()::text").await;
+        // Makes the position grow further, so that whatever is counted passes it.
+        source.sql("SELECT pg_logical_emit_message(false, 'relevo-tests', '')").await;
+        let query =
+            format!("SELECT applied_lsn::text FROM relevo.progress WHERE applied_lsn >= '{position}'");
+        wait_until_some(&format!("applied_lsn {position} on the target"), PATIENCE, async || {
+            let rows = self.try_rows(&query).await.map_err(|error| error.to_string())?;
+            if rows.is_empty() { Err("an earlier one".to_owned()) } else { Ok(()) }
+        })
+        .await;
     }
 }
 

@@ -5,8 +5,12 @@
 
 mod commands;
 mod connections;
+mod existing;
+mod identity;
 mod kills;
 mod life;
 mod plans;
 mod rights;
+mod schema;
 mod smoke;
+mod values;
