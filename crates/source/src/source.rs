@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relevo_connect::Stream;
-use relevo_model::{ChangeSource, Fault, FaultClass, Feedback, SourceEvent};
+use relevo_model::{ChangeSource, Fault, FaultClass, Feedback, SourceEvent, SourceLsn};
 use relevo_pgoutput::{Assembler, MemoryStore};
 use tokio::sync::{oneshot, watch};
 
@@ -109,7 +109,8 @@ where
 {
     let (writer, reader) = queue(options.buffer_bytes);
     let start = options.start_lsn;
-    let known = Feedback { received: start, applied: start, durable: start };
+    // That the target has stored the start does not mean that it has flushed it.
+    let known = Feedback { received: start, applied: start, durable: SourceLsn::ZERO };
     let (feedback, told) = watch::channel(known);
     let (command, commanded) = watch::channel(Command::Stream);
     let (finished, done) = oneshot::channel();
