@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Message, RowDescriptionBody};
 use postgres_protocol::message::frontend;
-use relevo_connect::{Authenticated, ConnInfo, ConnectError, ServerMessage, SessionSettings, Stream};
+use relevo_connect::{Authenticated, ConnInfo, ConnectError, Place, ServerMessage, SessionSettings, Stream};
 use relevo_model::{Side, SourceLsn};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -79,6 +79,7 @@ pub struct ReplicationConnection<S = Stream> {
     pub(crate) framed: Framed<S>,
     parameters: BTreeMap<String, String>,
     pid: i32,
+    at: Place,
 }
 
 impl ReplicationConnection {
@@ -126,7 +127,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
         let greeting = auth::log_in(&mut framed, login).await?;
         let state = greeting.state();
         Ok(Authenticated {
-            session: Self { framed, parameters: greeting.parameters, pid: greeting.pid },
+            session: Self {
+                framed,
+                parameters: greeting.parameters,
+                pid: greeting.pid,
+                at: login.at.clone(),
+            },
             state,
         })
     }
@@ -135,6 +141,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
     #[must_use]
     pub fn backend_pid(&self) -> i32 {
         self.pid
+    }
+
+    /// The end of the flow and the server that was reached, for messages.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.at
+    }
+
+    /// The server is a physical standby, as far as it has said.
+    #[must_use]
+    pub fn in_hot_standby(&self) -> bool {
+        self.parameter("in_hot_standby") == Some("on")
     }
 
     /// A parameter that the server reports, such as `server_version`.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use relevo_connect::{ConnectError, ServerMessage};
+use relevo_connect::{ConnectError, Place, ServerMessage};
 use relevo_model::{Fault, FaultClass, Side};
 
 use crate::verdict::Refusal;
@@ -126,6 +126,17 @@ pub enum SourceError {
         holder: String,
         /// How long it was waited for.
         waited: Duration,
+    },
+
+    /// A physical standby answers.
+    #[error(
+        "{at}: the server is a physical standby, which has neither the flow's slot nor all of the WAL; nothing is lost, \
+         Relevo goes on by itself once the primary answers. If the URL names several servers, add \
+         target_session_attrs=primary; if it names only this one, name its primary"
+    )]
+    Standby {
+        /// Which server.
+        at: Place,
     },
 
     /// Going on would lose or repeat changes.
@@ -250,7 +261,8 @@ impl Fault for SourceError {
             | Self::ShuttingDown
             | Self::SlotActive { .. }
             | Self::Thread { .. } => FaultClass::Transient,
-            Self::FrameLength { .. }
+            Self::Standby { .. }
+            | Self::FrameLength { .. }
             | Self::BadFrame { .. }
             | Self::Protocol { .. }
             | Self::Decode { .. }
@@ -277,6 +289,7 @@ impl Fault for SourceError {
             Self::Silent { .. } => "source_silent",
             Self::ShuttingDown => "source_shutdown",
             Self::SlotActive { .. } => "slot_active",
+            Self::Standby { .. } => "source_standby",
             Self::Refused(refusal) => refusal.kind(),
             Self::Failed { kind, .. } => kind,
         }

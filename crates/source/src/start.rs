@@ -82,6 +82,10 @@ pub(crate) async fn begin<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    // A physical standby has neither the slot nor all of the WAL. Nothing of the flow is lost because of that.
+    if connection.in_hot_standby() {
+        return Err(SourceError::Standby { at: connection.place().clone() });
+    }
     let system = connection.identify_system().await?;
     same_source(&options.expected, &system)?;
     source_has(options.start_lsn, &system)?;
@@ -103,6 +107,8 @@ where
     let mut wait = SlotWait::new(options);
     loop {
         wait.until_free(connection).await?;
+        // Before the server takes the slot for us: should the link break now, the next connection knows whose it is.
+        options.monitor.set_backend_pid(connection.backend_pid());
         match connection.start_replication(&command).await {
             Ok(()) => break,
             // Somebody was faster.
@@ -110,7 +116,6 @@ where
             Err(error) => return Err(error),
         }
     }
-    options.monitor.set_backend_pid(connection.backend_pid());
     Ok((wanted.format(), settings))
 }
 

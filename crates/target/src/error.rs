@@ -5,7 +5,7 @@
 use std::fmt;
 
 use relevo_catalog::{CatalogError, TableName};
-use relevo_connect::{ConnectError, classify, describe, kind};
+use relevo_connect::{ConnectError, Place, classify, describe, kind};
 use relevo_model::{Fault, FaultClass, FlowName, Side, SourceIdentity, SourceLsn, Xid};
 use relevo_state::StateError;
 use thiserror::Error;
@@ -134,6 +134,16 @@ pub enum TargetError {
         /// What the server said.
         #[source]
         source: tokio_postgres::Error,
+    },
+    /// A physical standby answers.
+    #[error(
+        "{at}: it is read-only, because it is a physical standby, and its progress may be an old one; nothing is lost, \
+         Relevo goes on by itself once the primary answers. If the URL names several servers, add \
+         target_session_attrs=read-write; if it names only this one, name its primary, or promote it"
+    )]
+    Standby {
+        /// Which server.
+        at: Place,
     },
     /// A table of the source is not on the target.
     #[error(
@@ -293,6 +303,7 @@ impl Fault for TargetError {
             }
             Self::NoProgress { .. } | Self::OtherSource { .. } => FaultClass::Refused,
             Self::ReadOnly { .. }
+            | Self::Standby { .. }
             | Self::MissingTable { .. }
             | Self::MissingColumns { .. }
             | Self::GeneratedColumn { .. }
@@ -319,7 +330,7 @@ impl Fault for TargetError {
             Self::NoProgress { .. } => "no_progress",
             Self::OtherSource { .. } => "other_source",
             Self::ProgressMoved { .. } => "progress_moved",
-            Self::ReadOnly { .. } => "read_only",
+            Self::ReadOnly { .. } | Self::Standby { .. } => "read_only",
             Self::MissingTable { .. } => "missing_table",
             Self::MissingColumns { .. } => "missing_column",
             Self::GeneratedColumn { .. } => "generated_column",

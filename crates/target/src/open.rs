@@ -40,9 +40,9 @@ const NOTICE_DEAD_CLIENT: &str = "SET client_connection_check_interval = '1s'";
 const ENCODING: &str = "SELECT pg_catalog.current_setting('server_encoding')";
 /// The bytes of such a database have no encoding and must not be checked against one.
 const NO_ENCODING: &str = "SET client_encoding = 'SQL_ASCII'";
-const WAL_SIZES: &str = "SELECT pg_catalog.current_setting('wal_block_size')::bigint, \
+const SERVER: &str = "SELECT pg_catalog.current_setting('wal_block_size')::bigint, \
      pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')), \
-     pg_catalog.current_setting('synchronous_commit') = 'off'";
+     pg_catalog.current_setting('synchronous_commit') = 'off', pg_catalog.pg_is_in_recovery()";
 const INSERT_POSITION: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
 
 const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
@@ -177,7 +177,10 @@ fn application_name(flow: &FlowName) -> String {
 }
 
 /// Sets what an apply session needs. Returns the WAL's sizes, and whether commits return before their flush.
-async fn prepare_session(client: &Client, synchronous_commit: bool) -> Result<(WalSizes, bool), TargetError> {
+async fn prepare_session(
+    client: &SqlSession,
+    synchronous_commit: bool,
+) -> Result<(WalSizes, bool), TargetError> {
     let error = || TargetError::session("setting up the session");
     client.batch_execute(REPLICA_ROLE).await.map_err(|source| match source.code() {
         Some(&SqlState::INSUFFICIENT_PRIVILEGE) => TargetError::ReplicaRole { source },
@@ -194,7 +197,11 @@ async fn prepare_session(client: &Client, synchronous_commit: bool) -> Result<(W
     if encoding.try_get::<_, &str>(0).map_err(error())? == "SQL_ASCII" {
         client.batch_execute(NO_ENCODING).await.map_err(error())?;
     }
-    let row = client.query_one(WAL_SIZES, &[]).await.map_err(error())?;
+    let row = client.query_one(SERVER, &[]).await.map_err(error())?;
+    // Before its progress is read: that of a standby may be an old one, which says nothing about what the flow has lost.
+    if row.try_get(3).map_err(error())? {
+        return Err(TargetError::Standby { at: client.place().clone() });
+    }
     let bytes = |index: usize| row.try_get::<_, i64>(index).map(i64::unsigned_abs).map_err(error());
     let sizes = WalSizes { block_bytes: bytes(0)?, segment_bytes: bytes(1)? };
     Ok((sizes, row.try_get(2).map_err(error())?))

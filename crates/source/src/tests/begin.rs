@@ -64,6 +64,36 @@ async fn another_server_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_physical_standby_has_no_say_about_what_is_lost() {
+    let (mut server, client) = Server::pair();
+    let options = options(1 << 33);
+    let started = async {
+        let mut connection =
+            ReplicationConnection::log_in(client, &login(ChannelBinding::Prefer)).await.unwrap().session;
+        // Its WAL ends before the target's progress, and it has no slot: neither may end the flow.
+        begin(&mut connection, &options).await.unwrap_err()
+    };
+    let (error, ()) = tokio::join!(started, server.trust_as("on"));
+    assert_eq!((error.class(), error.kind()), (FaultClass::Blocked, "source_standby"), "{error}");
+    assert!(error.to_string().contains("scripted:1"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walsender_that_is_lost_while_it_begins_is_known_to_be_ours() {
+    let options = options(100);
+    let outcome = begun(options.clone(), async |server| {
+        server.identify("7").await;
+        server.settings().await;
+        server.slot(None).await;
+        assert!(server.query().await.starts_with("START_REPLICATION"));
+        assert_eq!(options.monitor.backend_pid(), 42, "the next connection may end it");
+        server.send(error("57P01", "terminating connection due to administrator command")).await;
+        server.send(super::server::message(b'Z', b"I")).await;
+    });
+    assert_eq!(outcome.await.unwrap_err().class(), FaultClass::Transient);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_that_is_older_than_the_target_is_refused() {
     let outcome = begun(options(1 << 33), async |server| server.identify("7").await).await;
     assert!(matches!(outcome, Err(SourceError::Refused(Refusal::SourceBehindTarget { .. }))));

@@ -180,15 +180,20 @@ impl Server {
 
     /// Lets everybody in.
     pub(super) async fn trust(&mut self) {
+        self.trust_as("off").await;
+    }
+
+    /// Lets everybody in; `in_hot_standby` is `on` or `off`.
+    pub(super) async fn trust_as(&mut self, in_hot_standby: &str) {
         self.startup().await;
         self.send(message(b'R', &[0; 4])).await;
+        self.send(message(b'S', format!("in_hot_standby\0{in_hot_standby}\0").as_bytes())).await;
         self.ready().await;
     }
 
     /// What comes after AuthenticationOk.
     pub(super) async fn ready(&mut self) {
         self.send(message(b'S', b"server_version\x0015.4 (Debian)\0")).await;
-        self.send(message(b'S', b"in_hot_standby\0off\0")).await;
         self.send(message(b'K', &[0, 0, 0, 42, 0, 0, 0, 1])).await;
         self.send(message(b'Z', b"I")).await;
     }

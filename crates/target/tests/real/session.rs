@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use relevo_model::{Applied, Batch, Change, ChangeTarget, FlushProbe, SourceLsn};
+use relevo_model::{Applied, Batch, Change, ChangeTarget, Fault, FaultClass, FlushProbe, SourceLsn};
 use relevo_target::{PgFlushProbe, PgTarget, TargetError, TargetOptions};
-use relevo_tests::wait_until;
+use relevo_tests::{Cluster, Version, wait_until};
 
 use crate::fixture::{Fixture, flow, insert, options, update};
 
@@ -198,4 +198,17 @@ async fn retry_open(info: &relevo_connect::ConnInfo, previous: i32) -> Option<Pg
         Err(error) if error.class() == FaultClass::Transient => None,
         Err(error) => panic!("{error}"),
     }
+}
+
+#[tokio::test]
+async fn a_physical_standby_is_told_apart_before_its_progress_is_believed() {
+    let server = Cluster::create(Version::V15).await;
+    let info = server.url("postgres").parse().unwrap();
+    // There is no schema `relevo`, so it would be refused for its progress.
+    server.stop();
+    std::fs::write(server.data().join("standby.signal"), "").unwrap();
+    server.start().await;
+    let error = PgTarget::open(&info, options()).await.err().unwrap();
+    assert!(matches!(error, TargetError::Standby { .. }), "{error}");
+    assert_eq!((error.class(), error.kind()), (FaultClass::Blocked, "read_only"));
 }
