@@ -46,11 +46,10 @@ pub(crate) async fn prepare_check(client: &Client) -> Result<Statement, Error> {
 pub(crate) struct Touched(BTreeMap<u32, Arc<TableMap>>);
 
 impl Touched {
+    /// The first description of a table in the transaction counts, even when the source describes it anew and it is
+    /// read again: what was sent by the first must have been right too.
     pub(crate) fn add(&mut self, map: &Arc<TableMap>) {
-        let known = self.0.get(&map.table.oid).is_some_and(|have| Arc::ptr_eq(have, map));
-        if !known {
-            self.0.insert(map.table.oid, Arc::clone(map));
-        }
+        self.0.entry(map.table.oid).or_insert_with(|| Arc::clone(map));
     }
 
     /// A table that the transaction itself gives a new stamp: by TRUNCATE, which also keeps everybody else out.
@@ -75,5 +74,26 @@ impl Touched {
     pub(crate) fn names(&self) -> String {
         let names: Vec<String> = self.0.values().map(|map| map.name().to_string()).collect();
         names.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapping::tests::{column, relation, table};
+
+    #[test]
+    fn the_first_description_of_a_table_is_the_one_that_is_checked() {
+        let map = |stamp| {
+            let target = table(vec![column("k", 23)], &[]);
+            Arc::new(TableMap::new(&relation(&["k"]), target, (1, stamp)).unwrap())
+        };
+        let mut touched = Touched::default();
+        touched.add(&map(700));
+        touched.add(&map(701));
+        assert_eq!(touched.stamps().1, [700]);
+        touched.remove(&map(701));
+        touched.add(&map(702));
+        assert_eq!(touched.stamps().1, [702], "emptied by the transaction itself");
     }
 }
