@@ -31,7 +31,7 @@ use crate::{
 /// How often the loop goes round when nothing happens.
 pub(crate) const TURN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// After this long without an error a session counts as sound even if there was nothing to apply.
+/// After this long without an error a session with nothing to apply counts as sound.
 pub(crate) const SOUND_AFTER: Duration = Duration::from_secs(10);
 
 /// How many events are taken from the source in one go while the target is busy anyway.
@@ -41,7 +41,7 @@ const EVENTS_PER_TURN: usize = 256;
 pub(crate) struct Outcome {
     /// `Ok`: it was asked to stop, and did.
     pub end: Result<(), FlowError>,
-    /// It brought the target further, or stood for [`SOUND_AFTER`].
+    /// It brought the target further, or stood for [`SOUND_AFTER`] with nothing to apply.
     pub sound: bool,
 }
 
@@ -306,8 +306,11 @@ impl<S: ChangeSource> Session<'_, S> {
         self.observer.event(FlowEvent::State(FlowState::Streaming));
     }
 
+    /// Whether the session has shown that it works: it brought the target further, or has stood for a while with
+    /// nothing left to do. A batch that takes long and then fails proves nothing by taking long.
     fn sound(&self) -> bool {
-        self.idle.stored() > self.start || self.started_at.elapsed() >= SOUND_AFTER
+        let at_rest = self.in_hand.is_none() && !self.order.inside();
+        self.idle.stored() > self.start || (at_rest && self.started_at.elapsed() >= SOUND_AFTER)
     }
 
     fn observe_oldest(&mut self, oldest: Option<Timestamp>) {

@@ -151,6 +151,27 @@ fn what_is_blocked_stays_failed_until_it_is_mended_and_then_goes_on() {
 }
 
 #[test]
+fn a_batch_that_takes_long_before_it_fails_is_no_sign_of_health() {
+    on_a_paused_clock(async {
+        let world = World::new(Vec::new());
+        let running = world.start(FlowOptions::default());
+        world.until("confirming the start", |state| state.confirmed == 1000).await;
+        world.change(|state| {
+            // A large transaction whose last row hurts, after 12 s in all.
+            state.apply_takes = Duration::from_secs(4);
+            state.fails_inside = true;
+            state.add([Item::Transaction(vec![9 << 20; 3])]);
+        });
+        sleep(Duration::from_secs(120)).await;
+        assert_eq!(states(&world), [FlowState::Opening, FlowState::Streaming, FlowState::Failed]);
+        world.change(|state| state.fails_inside = false);
+        world.until_all_is_applied().await;
+        running.stop().await;
+        world.assert_sound();
+    });
+}
+
+#[test]
 fn a_lost_end_is_opened_again_soon_and_said_to_be_retrying() {
     on_a_paused_clock(async {
         let world = World::new(small(1));

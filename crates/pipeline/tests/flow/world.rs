@@ -107,6 +107,8 @@ pub struct State {
     pub never_flush: bool,
     /// How long each apply takes.
     pub apply_takes: Duration,
+    /// Whatever ends a transaction in parts fails.
+    pub fails_inside: bool,
     /// One byte for each await, for as long as it lasts: chance, reproducible.
     pub tape: VecDeque<u8>,
     /// Troubles that happen at the next call of their operation.

@@ -210,6 +210,9 @@ impl ChangeTarget for FakeTarget {
         if !takes.is_zero() {
             sleep(takes).await;
         }
+        if self.world.state().fails_inside && !self.open.is_empty() && batch.position.is_some() {
+            return Err(error(Side::Target, FaultClass::Blocked));
+        }
         let fails_afterwards = self.world.ordeal(Operation::Apply, Side::Target).await?;
         let world = self.world.clone();
         let durable_at = world.change(|state| {
