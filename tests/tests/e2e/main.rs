@@ -10,6 +10,7 @@ mod identity;
 mod kills;
 mod life;
 mod plans;
+mod review_streaming;
 mod rights;
 mod schema;
 mod smoke;
