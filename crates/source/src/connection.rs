@@ -105,7 +105,11 @@ impl ReplicationConnection {
                 Self::log_in(dialed.stream, &login).await
             }
         });
-        Ok(session.await?)
+        let mut session: Self = session.await?;
+        if session.server_major() >= 17 {
+            session.query(sql::NO_TRANSACTION_TIMEOUT).await?;
+        }
+        Ok(session)
     }
 }
 

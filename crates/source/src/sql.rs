@@ -27,6 +27,10 @@ FROM pg_catalog.pg_replication_slots AS s
      JOIN pg_catalog.pg_stat_activity AS a ON a.pid = s.active_pid
 WHERE s.slot_name = $slot AND s.active_pid = $pid AND a.application_name = $application";
 
+/// A limit that was set for ordinary users would end the transaction behind the exported snapshot, and those in which
+/// the walsender decodes. Not known before 17, so no start-up parameter.
+pub(crate) const NO_TRANSACTION_TIMEOUT: &str = "SET transaction_timeout = 0";
+
 /// How long the server waits for an answer, in milliseconds; 0: for ever.
 pub(crate) const SENDER_TIMEOUT: &str =
     "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
