@@ -163,11 +163,12 @@ pub(crate) fn sequence_values(sequences: &[(u32, String)]) -> String {
     sequences.iter().map(one).collect::<Vec<_>>().join("\nUNION ALL ")
 }
 
-/// The settings that matter to a flow, in the units of `pg_settings`.
+/// The settings that matter to a flow, in the units of `pg_settings`. Relevo's own sessions switch
+/// `default_transaction_read_only` off; what it is for others is its value after RESET.
 pub(crate) const SETTINGS: &str = "
-SELECT s.name, s.setting, s.source
+SELECT s.name, CASE WHEN s.name = 'default_transaction_read_only' THEN s.reset_val ELSE s.setting END AS setting
   FROM pg_catalog.pg_settings s
- WHERE s.name IN ('server_version', 'transaction_read_only', 'default_transaction_read_only', 'wal_level',
+ WHERE s.name IN ('server_version', 'default_transaction_read_only', 'wal_level',
                   'max_replication_slots', 'max_wal_senders', 'wal_sender_timeout', 'max_slot_wal_keep_size',
                   'idle_replication_slot_timeout', 'logical_decoding_work_mem', 'max_prepared_transactions',
                   'fsync', 'synchronous_commit', 'wal_block_size', 'wal_segment_size', 'block_size')";

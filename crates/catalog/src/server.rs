@@ -49,10 +49,8 @@ pub struct ServerFacts {
     pub started_unix_us: i64,
     /// A physical standby, or a server that is still recovering.
     pub in_recovery: bool,
-    /// `transaction_read_only` in a session like this one.
+    /// `default_transaction_read_only` for sessions that do not set it themselves.
     pub read_only: bool,
-    /// Where `default_transaction_read_only` comes from (`pg_settings.source`), such as `database`.
-    pub read_only_origin: String,
     /// `wal_level`.
     pub wal_level: String,
     /// `max_replication_slots`.
@@ -149,8 +147,7 @@ pub async fn server(client: &Client) -> Result<ServerFacts, CatalogError> {
         timeline: u32::try_from(get::<_, i64>(&row, "timeline")?).unwrap_or(0),
         started_unix_us: get(&row, "started_unix_us")?,
         in_recovery: get(&row, "in_recovery")?,
-        read_only: settings.is_on("transaction_read_only"),
-        read_only_origin: settings.origin("default_transaction_read_only"),
+        read_only: settings.is_on("default_transaction_read_only"),
         wal_level: settings.text("wal_level"),
         max_replication_slots: settings.number("max_replication_slots"),
         used_replication_slots: get(&row, "used_replication_slots")?,
@@ -198,29 +195,25 @@ pub async fn server(client: &Client) -> Result<ServerFacts, CatalogError> {
 }
 
 /// Settings by name, in the server's own units; what a version does not have reads as empty, off and 0.
-struct Settings(HashMap<String, (String, String)>);
+struct Settings(HashMap<String, String>);
 
 impl Settings {
     fn text(&self, name: &str) -> String {
-        self.0.get(name).map(|(value, _)| value.clone()).unwrap_or_default()
-    }
-
-    fn origin(&self, name: &str) -> String {
-        self.0.get(name).map(|(_, origin)| origin.clone()).unwrap_or_default()
+        self.0.get(name).cloned().unwrap_or_default()
     }
 
     fn is_on(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|(value, _)| value == "on")
+        self.0.get(name).is_some_and(|value| value == "on")
     }
 
     fn number(&self, name: &str) -> i64 {
-        self.0.get(name).and_then(|(value, _)| value.parse().ok()).unwrap_or(0)
+        self.0.get(name).and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 }
 
 async fn settings(client: &Client) -> Result<Settings, CatalogError> {
     let rows = client.query(queries::SETTINGS, &[]).await.map_err(reading("the settings"))?;
-    let setting = |row| Ok((get(row, "name")?, (get(row, "setting")?, get(row, "source")?)));
+    let setting = |row| Ok((get(row, "name")?, get(row, "setting")?));
     Ok(Settings(rows.iter().map(setting).collect::<Result<_, CatalogError>>()?))
 }
 

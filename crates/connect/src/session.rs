@@ -21,7 +21,9 @@ use crate::server_error::{ServerMessage, chain, is_lost};
 use crate::startup::SessionSettings;
 use crate::{ChannelBinding, ConnInfo, ConnectError, Dialed, Host, Place, Stream};
 
-/// Asked once after the login. `transaction_timeout` exists since PostgreSQL 17, so it cannot be among the
+/// Asked once after the login, in this order. A database that is closed to applications by
+/// `default_transaction_read_only` is open to Relevo, as it is to native replication: a standby is guarded like that.
+/// It is no start-up parameter, since `target_session_attrs` goes by the server's own value. `transaction_timeout` exists since PostgreSQL 17, so it cannot be among the
 /// start-up parameters; a limit set for ordinary users would end a long copy.
 const AFTER_LOGIN: &str = "
 SELECT pg_catalog.pg_backend_pid(),
@@ -29,7 +31,8 @@ SELECT pg_catalog.pg_backend_pid(),
        pg_catalog.current_setting('default_transaction_read_only'),
        pg_catalog.current_setting('server_version_num'),
        CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 170000
-            THEN pg_catalog.set_config('transaction_timeout', '0', false) END";
+            THEN pg_catalog.set_config('transaction_timeout', '0', false) END,
+       pg_catalog.set_config('default_transaction_read_only', 'off', false)";
 
 /// How long an orderly close may take before the socket is simply dropped.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);

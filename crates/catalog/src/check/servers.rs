@@ -4,7 +4,7 @@ use relevo_model::Side;
 
 use super::facts::{LONG_TRANSACTION_SECONDS, Slot, SlotTrial, SourceFacts, TargetFacts};
 use crate::server::ManagedBy;
-use crate::{Finding, ServerFacts, quote_identifier, quote_literal};
+use crate::{Finding, ServerFacts, quote_identifier};
 
 /// The oldest and the newest major version that Relevo is tested with.
 pub(super) const OLDEST_MAJOR: i32 = 14;
@@ -66,28 +66,17 @@ fn source_state(server: &ServerFacts) -> Finding {
                        publication and its slot";
         Finding::error("in_recovery", Side::Source, message).mend("give the source the URL of the primary")
     } else if server.read_only {
-        let message = format!(
-            "sessions are read-only by default (default_transaction_read_only = on, from {}): publications cannot \
-             be made or kept up by them",
-            server.read_only_origin
-        );
-        Finding::warning("read_only", Side::Source, message).mend(writable(server))
+        guarded(Side::Source)
     } else {
         Finding::ok("in_recovery", Side::Source, "the server is a primary and takes writes")
     }
 }
 
-/// What takes the setting back. It cannot be said in a session that is itself read-only.
-fn writable(server: &ServerFacts) -> String {
-    let reset = match server.read_only_origin.as_str() {
-        "user" | "database user" => format!("ALTER ROLE {}", quote_identifier(&server.role)),
-        "database" => format!("ALTER DATABASE {}", quote_identifier(&server.database)),
-        "client" | "session" => {
-            return "leave default_transaction_read_only out of the connection's options".to_owned();
-        }
-        _ => return "ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf();".to_owned(),
-    };
-    format!("SET default_transaction_read_only = off; {reset} RESET default_transaction_read_only;")
+/// A guard against other writers. As native replication does, Relevo writes all the same.
+fn guarded(side: Side) -> Finding {
+    let message = "sessions are read-only by default (default_transaction_read_only = on): applications may not write \
+                   there; Relevo's own sessions do";
+    Finding::notice("read_only", side, message)
 }
 
 fn wal_level(server: &ServerFacts) -> Finding {
@@ -137,7 +126,6 @@ fn existing_slot(name: &str, slot: &Slot, database: &str) -> Finding {
     let refuse = |message: String, remedy: String| {
         Finding::error(CHECK, Side::Source, message).about(name).mend(remedy)
     };
-    let drop = format!("SELECT pg_catalog.pg_drop_replication_slot({});", quote_literal(name));
     let plugin = slot.plugin.as_deref().unwrap_or("none (a physical slot)");
     let owner = slot.database.as_deref().unwrap_or("none");
     if plugin != "pgoutput" {
@@ -157,7 +145,7 @@ fn existing_slot(name: &str, slot: &Slot, database: &str) -> Finding {
         let why = slot.invalidation.as_deref().unwrap_or("its WAL was removed");
         return refuse(
             format!("the slot is lost ({why}): changes are missing and the target must be copied again"),
-            format!("{drop} then let Relevo copy the tables again"),
+            "relevo reset, then relevo run, which copies the tables anew".to_owned(),
         );
     }
     match (slot.wal_status.as_deref(), slot.active_pid) {
@@ -277,11 +265,7 @@ fn target_state(server: &ServerFacts) -> Finding {
         Finding::error("in_recovery", Side::Target, message)
             .mend("give the target the URL of a primary, or promote it: SELECT pg_promote();")
     } else if server.read_only {
-        let message = format!(
-            "sessions are read-only by default (default_transaction_read_only = on, from {})",
-            server.read_only_origin
-        );
-        Finding::error("read_only", Side::Target, message).mend(writable(server))
+        guarded(Side::Target)
     } else {
         Finding::ok("read_only", Side::Target, "the server takes writes")
     }

@@ -17,7 +17,6 @@ fn server() -> ServerFacts {
         started_unix_us: 1,
         in_recovery: false,
         read_only: false,
-        read_only_origin: "default".to_owned(),
         wal_level: "logical".to_owned(),
         max_replication_slots: 10,
         used_replication_slots: 0,
@@ -205,7 +204,7 @@ fn settings_of_the_source() {
     one("slot_retention", Notice, Source, |s, _| s.server.max_slot_wal_keep_mib = -1);
     one("slot_retention", Warning, Source, |s, _| s.server.idle_slot_timeout_seconds = 60);
     one("in_recovery", Error, Source, |s, _| s.server.in_recovery = true);
-    one("read_only", Warning, Source, |s, _| s.server.read_only = true);
+    one("read_only", Notice, Source, |s, _| s.server.read_only = true);
 }
 
 #[test]
@@ -325,11 +324,7 @@ fn the_replica_role_can_be_granted_since_version_15() {
 #[test]
 fn settings_of_the_target() {
     one("in_recovery", Error, Target, |_, t| t.server.in_recovery = true);
-    let remedy = one("read_only", Error, Target, |_, t| {
-        t.server.read_only = true;
-        t.server.read_only_origin = "database".to_owned();
-    });
-    assert!(remedy.ends_with("; ALTER DATABASE \"shop\" RESET default_transaction_read_only;"), "{remedy}");
+    one("read_only", Notice, Target, |_, t| t.server.read_only = true);
     one("durability", Warning, Target, |_, t| t.server.fsync = false);
     one("durability", Notice, Target, |_, t| t.server.synchronous_commit = "off".to_owned());
 }
