@@ -222,7 +222,7 @@ fn remedy(error: &ServerMessage) -> &'static str {
     match error.sqlstate.as_str() {
         _ if about_publication(error) => {
             "; decoding looks publications up as they were when the change was made, so one that is created again now \
-             does not serve the changes made before: then drop the slot and copy the tables anew into an empty target"
+             does not serve the changes made before: then copy the tables anew: relevo reset, then relevo run"
         }
         "42501" if error.message.contains("replication") || error.message.contains("WAL sender") => {
             "; give the role the right: ALTER ROLE … REPLICATION"
@@ -241,8 +241,8 @@ fn remedy(error: &ServerMessage) -> &'static str {
         }
         _ => match class_of(error) {
             FaultClass::Refused => {
-                "; the changes that the target still needs are gone: drop the slot and copy anew, and give the slot more \
-                 room with max_slot_wal_keep_size"
+                "; the changes that the target still needs are gone: give slots more room (max_slot_wal_keep_size), and \
+                 copy the tables anew: relevo reset, then relevo run"
             }
             _ => "",
         },

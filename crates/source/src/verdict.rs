@@ -11,13 +11,16 @@ use crate::slot::SlotInfo;
 /// The output plugin that Relevo reads.
 pub const PLUGIN: &str = "pgoutput";
 
+/// The way out when changes are lost or positions mean nothing.
+pub(crate) const ANEW: &str = "copy the tables anew: relevo reset, then relevo run";
+
 /// Why going on would lose or repeat changes, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The slot does not exist although the flow has made progress.
     #[error(
         "slot {slot:?} does not exist on the source, but the flow has already applied changes from it: whatever was \
-         changed since is lost to the flow; copy the tables anew into an empty target"
+         changed since is lost to the flow; {ANEW}"
     )]
     SlotMissing {
         /// The slot.
@@ -25,9 +28,8 @@ pub enum Refusal {
     },
     /// The slot has lost WAL that it needs.
     #[error(
-        "slot {slot:?} is lost ({reason}): the source has thrown away changes that the target still needs; drop the \
-         slot (SELECT pg_drop_replication_slot('{slot}')), give slots more room (max_slot_wal_keep_size, \
-         idle_replication_slot_timeout), and copy the tables anew into an empty target"
+        "slot {slot:?} is lost ({reason}): the source has thrown away changes that the target still needs; give \
+         slots more room (max_slot_wal_keep_size, idle_replication_slot_timeout), and {ANEW}"
     )]
     SlotLost {
         /// The slot.
@@ -80,7 +82,7 @@ pub enum Refusal {
     /// The slot hands transactions out when they are prepared, before anyone knows whether they commit.
     #[error(
         "slot {slot:?} was created with two_phase, which hands out transactions before they commit; Relevo creates its \
-         slots without: drop the slot and copy the tables anew"
+         slots without: drop the slot, and {ANEW}"
     )]
     SlotTwoPhase {
         /// The slot.
@@ -90,7 +92,7 @@ pub enum Refusal {
     #[error(
         "the target has applied everything up to {applied}, but slot {slot:?} was told {confirmed} and has forgotten what \
          lies between ({} bytes of WAL): the target was restored to an older state, or something else has read \
-         the slot; copy the tables anew into an empty target", .confirmed.bytes_since(*.applied)
+         the slot; {ANEW}", .confirmed.bytes_since(*.applied)
     )]
     TargetBehindSlot {
         /// The slot.
@@ -103,8 +105,7 @@ pub enum Refusal {
     /// The source is older than what the target has.
     #[error(
         "the target has applied everything up to {applied}, but the source's WAL ends at {current}: the source was \
-         restored to an older state, and the target holds transactions that it has forgotten; begin a new flow with an \
-         empty target"
+         restored to an older state, and the target holds transactions that it has forgotten; {ANEW}"
     )]
     SourceBehindTarget {
         /// What the target has.
@@ -115,8 +116,8 @@ pub enum Refusal {
     /// Another cluster answers.
     #[error(
         "the source is another server than the one that the flow began on (system identifier {found}, recorded \
-         {expected}): its positions mean nothing to this flow; point the source URL to the right server, or begin a new \
-         flow with an empty target"
+         {expected}): its positions mean nothing to this flow; point the source URL to the right server, or, \
+         if this one is right now, {ANEW}"
     )]
     OtherSystem {
         /// The recorded identifier.
@@ -128,7 +129,7 @@ pub enum Refusal {
     #[error(
         "the source is on timeline {found}, and the flow began on timeline {expected}: a standby was promoted or the \
          server was restored to an earlier time, so its WAL has parted from what the target has applied; point the \
-         source URL to the server that is still on timeline {expected}, or begin a new flow with an empty target"
+         source URL to the server that is still on timeline {expected}, or, if this one is right now, {ANEW}"
     )]
     OtherTimeline {
         /// The recorded timeline.
@@ -138,8 +139,8 @@ pub enum Refusal {
     },
     /// Another database answers.
     #[error(
-        "the source URL names database {found:?}, and the flow began on database {expected:?}: correct the URL, or begin a \
-         new flow with an empty target"
+        "the source URL names database {found:?}, and the flow began on database {expected:?}: correct the URL, or, if \
+         this one is right now, {ANEW}"
     )]
     OtherDatabase {
         /// The recorded database.

@@ -78,7 +78,7 @@ pub enum TargetError {
     /// There is no progress row.
     #[error(
         "target: there is no progress of flow {flow}: its initial copy was never completed here, or schema relevo \
-         was dropped; copy again"
+         was dropped; put the schema back, or copy anew: relevo reset, then relevo run"
     )]
     NoProgress {
         /// The flow.
@@ -88,7 +88,7 @@ pub enum TargetError {
     #[error(
         "target: the progress of flow {flow} belongs to another source: it was system {} timeline {} database \
          {:?}, and now it is system {} timeline {} database {:?}; positions of one mean nothing on the other. \
-         Point Relevo at the old source again, or drop the flow on the target and copy anew",
+         Point Relevo at the old source again, or copy anew: relevo reset, then relevo run",
         .stored.system_id, .stored.timeline, .stored.database,
         .expected.system_id, .expected.timeline, .expected.database
     )]
