@@ -109,18 +109,28 @@ pub(crate) fn line_of_copy(error: &DbError, map: &TableMap) -> (Option<usize>, O
     (line, column)
 }
 
-/// "value too long for type character varying(5)" names no column; often only one has that type.
+/// "value too long for type character varying(5)" names no column, and neither does "A field with precision 3, scale 0
+/// must round to …"; often only one has that type.
 fn column_by_type(error: &DbError, map: &TableMap) -> Option<String> {
     if !error.code().code().starts_with("22") {
         return None;
     }
-    let mut of_type = (0..map.relation.columns.len())
-        .map(|index| map.column(index))
-        .filter(|column| error.message().ends_with(&format!(" {}", column.type_sql)));
+    let numeric = error.detail().and_then(numeric_type);
+    let mut of_type = (0..map.relation.columns.len()).map(|index| map.column(index)).filter(|column| {
+        error.message().ends_with(&format!(" {}", column.type_sql))
+            || numeric.as_ref() == Some(&column.type_sql)
+    });
     match (of_type.next(), of_type.next()) {
         (Some(column), None) => Some(column.name.clone()),
         _ => None,
     }
+}
+
+/// The type that the first two numbers of a text make, whatever its language.
+fn numeric_type(detail: &str) -> Option<String> {
+    let mut numbers = detail.split(|c: char| !c.is_ascii_digit() && c != '-').filter(|part| !part.is_empty());
+    let (precision, scale) = (numbers.next()?, numbers.next()?);
+    Some(format!("numeric({precision},{scale})"))
 }
 
 /// The first number behind `mark`.
@@ -182,6 +192,14 @@ mod tests {
         let old = OldRow::Full(Row(vec![text("1"); 10]));
         let shown = key(&map, &Change::Delete { relation: map.relation.clone(), old });
         assert!(shown.starts_with("c0=1, c1=1") && shown.ends_with("c7=1, …"), "{shown}");
+    }
+
+    #[test]
+    fn a_numeric_type_is_found_in_any_language() {
+        let detail = "A field with precision 3, scale 0 must round to an absolute value less than 10^3.";
+        assert_eq!(numeric_type(detail).as_deref(), Some("numeric(3,0)"));
+        assert_eq!(numeric_type("Ein Feld mit Präzision 5, Skala -2 …").as_deref(), Some("numeric(5,-2)"));
+        assert_eq!(numeric_type("nothing"), None);
     }
 
     #[test]
