@@ -230,6 +230,7 @@ impl Board {
         let now = self.clock.now();
         let mut inner = self.inner();
         inner.lag.applied(commit.position, commit.commit_times.last().copied(), now);
+        inner.errors += commit.missing_rows;
         let lag = &inner.lag;
         let visible = commit.commit_times.iter().map(|time| lag.visible_after_seconds(*time, now));
         let Committed { inserts, updates, deletes, truncates, messages, .. } = *commit;

@@ -221,6 +221,9 @@ impl Metrics {
             }
         }
         self.missing_rows.inc_by(missing_rows);
+        if missing_rows > 0 {
+            self.errors.with_label_values(&["missing_row"]).inc_by(missing_rows);
+        }
         let transactions = visible_after_seconds.len();
         if transactions == 0 {
             return;
