@@ -2,11 +2,15 @@
 
 use std::io;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::args::{LogArgs, LogFormat};
 use crate::error::CliError;
+use crate::redact::redact;
 use crate::run::progress::StderrBesideBars;
 use crate::settings::LogSection;
 
@@ -23,19 +27,20 @@ pub fn format(args: &LogArgs, file: &LogSection) -> LogFormat {
 /// [`CliError::Usage`]: the filter is not one.
 pub fn start(args: &LogArgs, file: &LogSection) -> Result<(), CliError> {
     let directives = args.filter.as_deref().or(file.filter.as_deref()).unwrap_or(DEFAULT_FILTER);
-    // That library logs statements with their parameters, which are people's data.
-    let filter = EnvFilter::builder().parse(format!("{directives},tokio_postgres=warn")).map_err(|error| {
+    let filter = EnvFilter::builder().parse(directives).map_err(|error| {
         CliError::usage(format!(
-            "log filter {directives:?}: {error}; expected error, warn, info, debug, trace, or directives such as \
-             relevo_source=debug"
+            "log filter {:?}: {error}; expected error, warn, info, debug, trace, or directives such as \
+             relevo_source=debug",
+            redact(directives)
         ))
     })?;
-    let lines = fmt::Subscriber::builder().with_env_filter(filter).with_writer(StderrBesideBars::default);
+    let allowed = tracing_subscriber::registry().with(filter_fn(says_no_values)).with(filter);
+    let lines = fmt::layer().with_writer(StderrBesideBars::default);
     match format(args, file) {
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).init(),
+        LogFormat::Json => allowed.with(lines.json().flatten_event(true).with_current_span(false)).init(),
         LogFormat::Text => {
             let colour = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-            lines.with_target(false).with_ansi(colour).init();
+            allowed.with(lines.with_target(false).with_ansi(colour)).init();
         }
     }
     Ok(())
@@ -57,4 +62,10 @@ pub fn last_word(format: LogFormat, error: &CliError) {
             eprintln!("{line}");
         }
     }
+}
+
+/// That library logs statements with their parameters, which are people's data: whatever the filter asks for, only
+/// its warnings are shown.
+fn says_no_values(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::WARN || !metadata.target().starts_with("tokio_postgres")
 }

@@ -7,6 +7,7 @@ mod error;
 mod errors;
 mod logging;
 mod output;
+mod redact;
 mod reset;
 mod run;
 mod settings;
@@ -22,7 +23,10 @@ use crate::error::CliError;
 use crate::settings::{File, LogSection};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return told(&error),
+    };
     let file = File::read(config(&cli.command));
     let format = logging::format(&cli.log, file.as_ref().map(File::log).unwrap_or(&LogSection::default()));
     match file.and_then(|file| dispatch(&cli, file)) {
@@ -32,6 +36,25 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Prints help, or what is wrong with the command line. Whatever stands there may be a URL in the wrong place.
+fn told(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Help that nobody reads is no failure.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()).collect();
+    let variables: Vec<String> = std::env::vars_os()
+        .filter(|(name, _)| name.to_string_lossy().starts_with("RELEVO_"))
+        .map(|(_, text)| text.to_string_lossy().into_owned())
+        .collect();
+    let values = arguments.iter().filter_map(|argument| argument.split_once('=')).map(|(_, value)| value);
+    let texts = arguments.iter().chain(&variables).map(String::as_str).chain(values);
+    eprint!("{}", redact::redact_all(&error.render().to_string(), texts));
+    ExitCode::from(2)
 }
 
 fn dispatch(cli: &Cli, file: File) -> Result<(), CliError> {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::args::{FlowArgs, LogFormat, RunArgs, SchemaArg, SynchronousCommitArg, TableArgs};
 use crate::error::CliError;
+use crate::redact::{redact, redact_all};
 
 const DEFAULT_HTTP_LISTEN: SocketAddr =
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9187));
@@ -121,6 +122,7 @@ pub struct FlowSettings {
 }
 
 /// Which tables take part.
+#[derive(Clone)]
 pub struct TableSettings {
     /// The patterns.
     pub selection: Selection,
@@ -157,8 +159,10 @@ impl File {
     /// [`CliError::Usage`]: it cannot be read, is not TOML, or has an unknown key or a bad value.
     pub fn read(path: Option<&Path>) -> Result<Self, CliError> {
         let Some(path) = path else { return Ok(Self::default()) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| CliError::usage(format!("configuration file {}: {error}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let shown = path.to_string_lossy();
+            CliError::usage(format!("configuration file {}: {error}", redact(&shown)))
+        })?;
         let file: Self = toml::from_str(&text).map_err(|error| {
             // Not the Display form: it quotes the offending line, and that line may hold a password.
             let before = error.span().map_or(0, |span| span.start.min(text.len()));
@@ -166,7 +170,8 @@ impl File {
             CliError::usage(format!(
                 "configuration file {}, line {line}: {}",
                 path.display(),
-                error.message()
+                // It quotes values, and a URL may stand in the wrong place.
+                redact_all(error.message(), text.split(['"', '\'']))
             ))
         })?;
         match file.nodes.keys().next() {
@@ -206,8 +211,10 @@ impl File {
         };
         let include = choose(&args.include, &self.tables.include);
         let exclude = choose(&args.exclude, &self.tables.exclude);
-        let selection =
-            Selection::parse(&include, &exclude).map_err(|error| CliError::usage(error.to_string()))?;
+        let selection = Selection::parse(&include, &exclude).map_err(|error| {
+            let patterns = include.iter().chain(&exclude).map(String::as_str);
+            CliError::usage(redact_all(&error.to_string(), patterns))
+        })?;
         let via_partition_root = args.via_partition_root || self.tables.via_partition_root;
         Ok(TableSettings { selection, via_partition_root })
     }
@@ -353,6 +360,18 @@ mod tests {
             (settings.schema, settings.synchronous_commit),
             (SchemaArg::Auto, SynchronousCommitArg::Off)
         );
+    }
+
+    #[test]
+    fn a_url_in_the_wrong_place_is_not_shown_and_the_line_is_right() {
+        for (text, line) in [
+            ("source = \"postgres://a:hunter2@s/shop\"\n", "line 1"),
+            ("[apply]\n\nmemory = 'postgres://a:hunter2@s/shop'\n", "line 3"),
+            ("[source]\nurl = \"x\"\nulr = \"y\"\n", "line 3"),
+        ] {
+            let error = file(text).unwrap_err().to_string();
+            assert!(error.contains(line) && !error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]
