@@ -1,7 +1,7 @@
 //! `relevo reset`: gives up what a flow has, so that the next `relevo run` copies anew. The way out of a lost slot.
 
 use relevo_model::FlowName;
-use relevo_source::{ReplicationConnection, inspect_slot};
+use relevo_source::{ExpectedSlot, Refusal, ReplicationConnection, SlotInfo, inspect_slot, verdict};
 use relevo_state as state;
 
 use crate::args::ResetArgs;
@@ -35,12 +35,15 @@ pub async fn run(args: &ResetArgs, file: &File) -> Result<(), CliError> {
     }
     let slot = flow.slot();
     let found = inspect_slot(&source, &slot).await.map_err(|error| CliError::from_fault(&error))?;
-    if found.as_ref().is_some_and(|slot| slot.active) {
+    let foreign = found.as_ref().and_then(|found| foreign(found, &slot, &source_facts.database));
+    if foreign.is_none() && found.as_ref().is_some_and(|slot| slot.active) {
         return Err(in_use(&flow));
     }
     let mut done = String::new();
     let would = if args.dry_run { "would be " } else { "" };
-    if found.is_some() {
+    if let Some(foreign) = foreign {
+        done.push_str(&format!("the slot is left alone: {foreign}\n"));
+    } else if found.is_some() {
         if !args.dry_run {
             let connection = ReplicationConnection::connect(&settings.source, &slot);
             let mut connection = connection.await.map_err(|error| CliError::from_fault(&error))?;
@@ -57,6 +60,12 @@ pub async fn run(args: &ResetArgs, file: &File) -> Result<(), CliError> {
         "the next relevo run empties its {tables} tables on the target and copies them anew\n"
     ));
     output::print(&done)
+}
+
+/// Why the slot is not this flow's: then it is not ours to drop, although it has our name.
+fn foreign(found: &SlotInfo, slot: &str, database: &str) -> Option<Refusal> {
+    let expected = ExpectedSlot { name: slot.to_owned(), database: database.to_owned(), applied: None };
+    verdict(Some(found), &expected).err().filter(|refusal| !matches!(refusal, Refusal::SlotLost { .. }))
 }
 
 fn in_use(flow: &FlowName) -> CliError {
