@@ -195,7 +195,7 @@ async fn read(source: &Client, name: &str) -> Result<Option<Publication>, Snapsh
         name: name.to_owned(),
         updates: update && delete,
         via_partition_root: flag(5),
-        plain: insert && truncate && !all_tables && update == delete,
+        plain: insert && truncate && !all_tables && update == delete && !flag(6),
         tables: rows
             .iter()
             .map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)))
@@ -204,9 +204,10 @@ async fn read(source: &Client, name: &str) -> Result<Option<Publication>, Snapsh
 }
 
 fn missing(publication: &Publication) -> Finding {
-    let message = "the flow's publication is gone; nothing can be decoded without it, and what is decoded after \
-                   it is created again may lack changes: begin with a new copy";
-    Finding::error("publication_missing", Side::Source, message).about(&publication.name)
+    let message = "the flow's publication is gone: the changes made since are not sent";
+    Finding::error("publication_missing", Side::Source, message)
+        .about(&publication.name)
+        .mend("relevo reset, then relevo run, which creates it and copies the tables anew")
 }
 
 fn settings_differ(found: &Publication, wanted: &Publication) -> Option<Finding> {
@@ -216,13 +217,14 @@ fn settings_differ(found: &Publication, wanted: &Publication) -> Option<Finding>
         return None;
     }
     let message = format!(
-        "the publication was changed; it has to publish '{}' of listed tables, with publish_via_partition_root = {}",
+        "the publication was changed, and changes made since may be missing on the target; it has to publish '{}' of \
+         listed tables, without row filters and column lists, with publish_via_partition_root = {}",
         wanted.operations(),
         wanted.via_partition_root
     );
     let remedy = format!(
-        "ALTER PUBLICATION {} SET (publish = '{}', publish_via_partition_root = {}); changes made meanwhile may be \
-         missing on the target",
+        "ALTER PUBLICATION {} SET (publish = '{}', publish_via_partition_root = {}); if anything was changed \
+         meanwhile, relevo reset and relevo run, which copies the tables anew",
         quote_identifier(&wanted.name),
         wanted.operations(),
         wanted.via_partition_root
@@ -251,7 +253,12 @@ fn tables_differ(wanted: &[Publication; 2], members: &BTreeSet<(String, TableNam
                 "is selected, but not published: it was added later, or taken out of the publication; its changes \
                  do not reach the target",
             )
-            .mend("exclude it, or begin a new flow that copies it"),
+            .mend(format!(
+                "if it was taken out and nothing was written to it since: ALTER PUBLICATION {} ADD TABLE {}; else relevo \
+                 reset and relevo run, which copies the tables anew; or exclude it",
+                quote_identifier(if want.0 { &full.name } else { &inserts.name }),
+                table.quoted()
+            )),
             ((true, _), (false, true)) => Finding::notice(
                 "publication_identity",
                 Side::Source,

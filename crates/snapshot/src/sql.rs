@@ -54,8 +54,12 @@ pub(crate) const SET_SEQUENCE: &str = "SELECT pg_catalog.setval(($1::text)::pg_c
 
 /// The publication's settings. A parameter: its name.
 pub(crate) const PUBLICATION: &str = "
-SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot
-FROM pg_catalog.pg_publication WHERE pubname = $1";
+SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
+       EXISTS (SELECT FROM pg_catalog.pg_publication_rel AS r
+               WHERE r.prpubid = p.oid
+                 AND (pg_catalog.to_jsonb(r) ->> 'prqual' IS NOT NULL
+                      OR pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL))
+FROM pg_catalog.pg_publication AS p WHERE pubname = $1";
 
 /// The tables that a publication lists. A parameter: its name.
 pub(crate) const PUBLICATION_TABLES: &str = "

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::args::SchemaArg;
 use crate::run::board::FlowBoard;
 use crate::run::fault::{StartFault, interrupted};
+use crate::run::publications::Publications;
 use crate::run::sides::{Sides, Started, tell};
 use crate::settings::RunSettings;
 
@@ -154,7 +155,9 @@ impl Copy<'_> {
             "copy: all rows have arrived"
         );
         relevo_snapshot::finish(options, plan, &snapshot, &identity, observer, &stop).await?;
-        Ok(Started { flow: self.flow.clone(), identity })
+        let copied = plan.jobs.iter().map(|job| job.table.to_string()).collect();
+        let publications = Publications::new(&self.flow, copied);
+        Ok(Started { flow: self.flow.clone(), identity, publications })
     }
 
     /// Writes the state down for `relevo status`; the copy goes on without it.

@@ -6,6 +6,7 @@ mod fault;
 mod keeper;
 mod monitor;
 pub mod progress;
+mod publications;
 mod sides;
 mod start;
 mod stream;
@@ -97,14 +98,18 @@ async fn follow(
     let keeper =
         Keeper { info: settings.flow.target.clone(), flow: started.flow.clone(), said: board.said() };
     helpers.push(tokio::spawn(keeper.run(end.clone())));
+    let Started { flow, identity, publications } = started;
+    let wrong = publications.wrong();
     let watch = Watch {
         info: settings.flow.source.clone(),
-        flow: started.flow.clone(),
+        flow: flow.clone(),
         heartbeat_interval: settings.heartbeat_interval,
         board: board.clone(),
+        publications,
+        tables: settings.tables.clone(),
     };
     helpers.push(tokio::spawn(watch.run(end.clone())));
-    stream::stream(settings, &started, board, shutdown.clone()).await
+    stream::stream(settings, stream::Streamed { flow, identity, wrong }, board, shutdown.clone()).await
 }
 
 /// Prepares both sides and copies, with patience for what passes. `None`: stopped meanwhile.

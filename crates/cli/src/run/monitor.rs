@@ -17,6 +17,8 @@ use tracing::{debug, warn};
 
 use crate::error::CliError;
 use crate::run::board::FlowBoard;
+use crate::run::publications::Publications;
+use crate::settings::TableSettings;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// No answer for so long: the connection is given up and opened again.
@@ -40,11 +42,15 @@ pub struct Watch {
     pub heartbeat_interval: Duration,
     /// Where what is seen goes.
     pub board: Arc<FlowBoard>,
+    /// What must stay published.
+    pub publications: Publications,
+    /// Which tables take part.
+    pub tables: TableSettings,
 }
 
 impl Watch {
     /// Watches until `shutdown`. Errors are logged once per outage.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub async fn run(mut self, shutdown: CancellationToken) {
         let mut outage = false;
         let mut last_heartbeat: Option<Instant> = None;
         while !shutdown.is_cancelled() {
@@ -67,7 +73,11 @@ impl Watch {
         }
     }
 
-    async fn session(&self, last_heartbeat: &mut Option<Instant>, outage: &mut bool) -> Result<(), CliError> {
+    async fn session(
+        &mut self,
+        last_heartbeat: &mut Option<Instant>,
+        outage: &mut bool,
+    ) -> Result<(), CliError> {
         let settings = SessionSettings::for_values(self.flow.slot());
         let session =
             connect_sql(&self.info, Side::Source, &settings).await.map_err(|e| CliError::from_fault(&e))?;
@@ -79,6 +89,9 @@ impl Watch {
                 .await
                 .map_err(|_| CliError::failed("the source did not answer in time"))??;
             *outage = false;
+            timeout(ANSWER_LIMIT, self.publications.look(&session, &self.tables))
+                .await
+                .map_err(|_| CliError::failed("the source did not say what it publishes in time"))??;
             if last_heartbeat.is_none_or(|last| last.elapsed() >= self.heartbeat_interval) {
                 timeout(ANSWER_LIMIT, session.execute(HEARTBEAT, &[]))
                     .await

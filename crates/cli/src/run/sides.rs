@@ -5,12 +5,16 @@ use relevo_connect::SqlSession;
 use relevo_model::{FlowName, SourceIdentity};
 use tracing::{info, warn};
 
+use crate::run::publications::Publications;
+
 /// A flow that is ready to stream.
 pub struct Started {
     /// Its name.
     pub flow: FlowName,
     /// The source that its positions belong to.
     pub identity: SourceIdentity,
+    /// What must stay published.
+    pub publications: Publications,
 }
 
 /// Both sides, open and looked at.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use relevo_catalog::{Finding, Severity, check_both};
 use relevo_model::{FlowName, Side};
-use relevo_snapshot::Existing;
 use relevo_state as state;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -13,6 +12,7 @@ use crate::connect;
 use crate::run::board::FlowBoard;
 use crate::run::copy::{self, Copy};
 use crate::run::fault::{StartFault, interrupted};
+use crate::run::publications::Publications;
 use crate::run::sides::{Sides, Started, tell};
 use crate::settings::RunSettings;
 
@@ -77,19 +77,10 @@ async fn resume(
     let tables = state::tables(&*sides.target, flow).await.map_err(failed())?;
     board.tables_known(&tables);
     info!(%flow, applied_lsn = %stored.progress.applied, "the copy is complete; going on from the stored progress");
-    let tables =
-        relevo_catalog::user_tables(&sides.source).await.map_err(StartFault::catalog(Side::Source))?;
-    let published = relevo_snapshot::selected_tables(tables, &settings.tables.selection);
-    let findings = relevo_snapshot::publish(
-        &sides.source,
-        flow,
-        &published,
-        settings.tables.via_partition_root,
-        Existing::Report,
-    )
-    .await?;
-    tell(&findings);
-    Ok(Some(Started { flow: flow.clone(), identity: stored.source }))
+    let copied = tables.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
+    let mut publications = Publications::new(flow, copied);
+    publications.look(&sides.source, &settings.tables).await?;
+    Ok(Some(Started { flow: flow.clone(), identity: stored.source, publications }))
 }
 
 /// What `relevo check` says, before anything is changed.

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use relevo_connect::ConnInfo;
 use relevo_model::{ChangeTarget, Fault, FaultClass, FlowName, Side, SourceIdentity};
 use relevo_pipeline::{Flow, FlowOptions, Opened, Sessions};
-use relevo_source::{PgSource, SourceError, SourceMonitor, StartOptions};
+use relevo_source::{PgSource, SourceMonitor, StartOptions};
 use relevo_target::{PgFlushProbe, PgTarget, TargetError, TargetOptions};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::SynchronousCommitArg;
 use crate::error::CliError;
 use crate::run::board::FlowBoard;
-use crate::run::sides::Started;
+use crate::run::publications::{Guarded, StreamError, Wrong, must_be_right};
 use crate::settings::RunSettings;
 
 /// Of the memory bound, this share may wait behind the socket; the rest is the batcher's and the target's.
@@ -24,7 +25,7 @@ const SOCKET_SHARE: usize = 4;
 pub enum OpenError {
     /// The source.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] StreamError),
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -64,15 +65,16 @@ struct Ends {
     buffer_bytes: usize,
     monitor: SourceMonitor,
     previous_pid: Option<i32>,
+    wrong: watch::Receiver<Wrong>,
 }
 
 impl Sessions for Ends {
-    type Source = PgSource;
+    type Source = Guarded;
     type Target = PgTarget;
     type Probe = PgFlushProbe;
     type Error = OpenError;
 
-    async fn open(&mut self) -> Result<Opened<PgSource, PgTarget, PgFlushProbe>, OpenError> {
+    async fn open(&mut self) -> Result<Opened<Guarded, PgTarget, PgFlushProbe>, OpenError> {
         let options = TargetOptions {
             flow: self.flow.clone(),
             source: self.identity.clone(),
@@ -90,9 +92,22 @@ impl Sessions for Ends {
             monitor: self.monitor.clone(),
             ..StartOptions::new(self.source.clone(), &self.flow, self.identity.clone(), from)
         })
-        .await?;
-        Ok(Opened { source, target, probe })
+        .await
+        .map_err(StreamError::from)?;
+        // Only now: what forbids to go on at all comes first.
+        must_be_right(&self.wrong)?;
+        Ok(Opened { source: Guarded::new(source, self.wrong.clone()), target, probe })
     }
+}
+
+/// What is streamed.
+pub struct Streamed {
+    /// The flow.
+    pub flow: FlowName,
+    /// The source that its positions belong to.
+    pub identity: SourceIdentity,
+    /// What is wrong with the publications.
+    pub wrong: watch::Receiver<Wrong>,
 }
 
 /// Streams until `shutdown`.
@@ -101,7 +116,7 @@ impl Sessions for Ends {
 /// [`CliError::Refused`]: going on would lose or repeat changes. Everything else is retried.
 pub async fn stream(
     settings: &RunSettings,
-    started: &Started,
+    streamed: Streamed,
     board: &Arc<FlowBoard>,
     shutdown: CancellationToken,
 ) -> Result<(), CliError> {
@@ -109,13 +124,14 @@ pub async fn stream(
     let ends = Ends {
         source: settings.flow.source.clone(),
         target: settings.flow.target.clone(),
-        flow: started.flow.clone(),
-        identity: started.identity.clone(),
+        flow: streamed.flow,
+        identity: streamed.identity,
         synchronous_commit: settings.synchronous_commit == SynchronousCommitArg::On,
         part_bytes: settings.batch_bytes,
         buffer_bytes,
         monitor: board.source_monitor(),
         previous_pid: None,
+        wrong: streamed.wrong,
     };
     let options = FlowOptions {
         batch_bytes: settings.batch_bytes,
