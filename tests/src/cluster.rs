@@ -229,6 +229,53 @@ impl Cluster {
         self.connect("postgres").await.sql(&format!("CREATE DATABASE \"{quoted}\"")).await;
     }
 
+    /// Another server from a copy of this one's data directory, which must be stopped: what a physical standby or a
+    /// restored backup starts from. It has a port of its own and is not started; see [`Cluster::write_file`].
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        assert!(self.server().is_none(), "a data directory can only be copied while its server is stopped");
+        let folder = tempfile::Builder::new().prefix("relevo-").tempdir().expect("a temporary folder");
+        give_to_server_user(folder.path());
+        let data = folder.path().join("data");
+        copy_data(&self.data, &data);
+        let twin = Self {
+            version: self.version,
+            port: Port::reserve(),
+            certificates: None,
+            server: Mutex::new(None),
+            watchdog: Some(Watchdog::of_cluster(folder.path())),
+            data,
+            folder,
+            _template: Template::take(self.version),
+        };
+        twin.write_settings("ssl = off\n");
+        twin
+    }
+
+    /// Keeps the data directory as it is now; the server must be stopped. What is kept goes when the server goes.
+    #[must_use]
+    pub fn save(&self) -> Saved {
+        assert!(self.server().is_none(), "a data directory can only be copied while its server is stopped");
+        let copy = (0..).map(|n| self.folder.path().join(format!("saved-{n}"))).find(|path| !path.exists());
+        let copy = copy.expect("a free name");
+        copy_data(&self.data, &copy);
+        Saved(copy)
+    }
+
+    /// Puts back what was kept; the server must be stopped.
+    pub fn restore(&self, saved: &Saved) {
+        assert!(self.server().is_none(), "a data directory can only be replaced while its server is stopped");
+        fs::remove_dir_all(&self.data).expect("the data directory is removed");
+        copy_data(&saved.0, &self.data);
+    }
+
+    /// Writes a file of the data directory, such as `standby.signal`.
+    pub fn write_file(&self, name: &str, text: &str) {
+        let path = self.data.join(name);
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        give_to_server_user(&path);
+    }
+
     /// Starts the server, which must be stopped, and waits until it takes connections.
     pub async fn start(&self) {
         assert!(self.server().is_none(), "the server runs already");
@@ -378,6 +425,17 @@ impl Cluster {
             let _ = std::process::Command::new("ipcrm").args(["-m", id]).stderr(Stdio::null()).status();
         }
     }
+}
+
+/// A data directory as it once was.
+#[derive(Debug)]
+pub struct Saved(PathBuf);
+
+fn copy_data(from: &Path, to: &Path) {
+    let mut copy = server_command(Path::new("/bin/cp"));
+    copy.args(["-R", "-p", "--reflink=auto"]).arg(from).arg(to).stdin(Stdio::null());
+    let status = copy.status().expect("cp runs");
+    assert!(status.success(), "copy of {}: {status}", from.display());
 }
 
 impl Drop for Cluster {

@@ -39,7 +39,7 @@ pub mod watchdog;
 pub mod workload;
 
 pub use certificates::Certificates;
-pub use cluster::{Cluster, ClusterBuilder, PASSWORD};
+pub use cluster::{Cluster, ClusterBuilder, PASSWORD, Saved};
 pub use compare::Comparison;
 pub use confirmed::ConfirmedWatch;
 pub use database::Database;

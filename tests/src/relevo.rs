@@ -134,7 +134,8 @@ impl Finished {
     }
 
     /// Panics unless the exit code is this one.
-    #[must_use]
+    #[track_caller]
+    #[allow(clippy::must_use_candidate, reason = "often the exit code is all that matters")]
     pub fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
