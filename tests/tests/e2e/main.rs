@@ -5,13 +5,16 @@
 
 mod commands;
 mod connections;
+mod errors;
 mod existing;
 mod identity;
 mod kills;
 mod life;
 mod plans;
+mod refusals;
 mod review_streaming;
 mod rights;
 mod schema;
+mod secrets;
 mod smoke;
 mod values;
