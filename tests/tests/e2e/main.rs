@@ -6,4 +6,5 @@
 mod kills;
 mod life;
 mod plans;
+mod review_start;
 mod smoke;

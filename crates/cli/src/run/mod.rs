@@ -9,6 +9,7 @@ pub mod progress;
 mod sides;
 mod start;
 mod stream;
+mod watch_tables;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use self::board::FlowBoard;
 use self::keeper::Keeper;
 use self::monitor::Watch;
 use self::sides::Started;
+use self::watch_tables::TableWatch;
 use crate::args::RunArgs;
 use crate::error::{CliError, chain};
 use crate::settings::{File, RunSettings};
@@ -104,6 +106,14 @@ async fn follow(
         board: board.clone(),
     };
     helpers.push(tokio::spawn(watch.run(end.clone())));
+    let tables = TableWatch {
+        source: settings.flow.source.clone(),
+        target: settings.flow.target.clone(),
+        flow: started.flow.clone(),
+        selection: settings.tables.selection.clone(),
+        board: board.clone(),
+    };
+    helpers.push(tokio::spawn(tables.run(end.clone())));
     stream::stream(settings, &started, board, shutdown.clone()).await
 }
 
