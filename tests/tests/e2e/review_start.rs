@@ -268,3 +268,77 @@ async fn status_keeps_to_its_words_and_never_says_healthy_of_what_it_cannot_see(
     assert_eq!(blind["state"], "failed", "{blind}");
     assert_eq!(blind["unreachable"][0]["side"], "target", "{blind}");
 }
+
+/// The statements of the README, and nothing else.
+#[tokio::test]
+async fn the_rights_that_the_readme_names_are_enough() {
+    let pair = Pair::start(Version::V15, Version::V15).await;
+    let password = relevo_tests::PASSWORD;
+    pair.source
+        .sql(&format!(
+            "CREATE ROLE shop_owner; GRANT CREATE ON SCHEMA public TO shop_owner; SET ROLE shop_owner;
+             CREATE TYPE mood AS ENUM ('fine', 'sad');
+             CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, m mood);
+             CREATE TABLE log (at timestamptz DEFAULT now(), t int REFERENCES t);
+             CREATE MATERIALIZED VIEW happy AS SELECT count(*) FROM t WHERE m = 'fine';
+             INSERT INTO t (m) VALUES ('fine'), ('sad'); INSERT INTO log (t) VALUES (1);
+             RESET ROLE;
+             CREATE ROLE relevo LOGIN REPLICATION PASSWORD '{password}';
+             GRANT shop_owner TO relevo; GRANT CREATE ON DATABASE shop TO relevo;"
+        ))
+        .await;
+    pair.target
+        .sql(&format!(
+            "CREATE ROLE relevo LOGIN PASSWORD '{password}';
+             GRANT CREATE ON DATABASE shop TO relevo; GRANT CREATE ON SCHEMA public TO relevo;
+             GRANT SET ON PARAMETER session_replication_role TO relevo"
+        ))
+        .await;
+    let url = |node: &Node| node.url_as("relevo", password, "shop");
+    let (source, target) = (url(&pair.source), url(&pair.target));
+    let check = RelevoBuilder::command(&["check", "--source", &source, "--target", &target]).name("e2e");
+    let _ = check.clone().finish().expect_code(0);
+    let mut relevo = RelevoBuilder::run(&source, &target).name("e2e").start();
+    relevo.wait_until_streaming().await;
+    pair.source
+        .sql("INSERT INTO t (m) VALUES ('fine'); UPDATE t SET m = 'fine'; DELETE FROM t WHERE id = 3")
+        .await;
+    pair.settle().await;
+    // A flow that is at work passes its own check.
+    let _ = check.finish().expect_code(0);
+    relevo.terminate();
+    pair.source.sql("INSERT INTO t (m) VALUES ('sad')").await;
+    relevo.restart();
+    relevo.wait_until_streaming().await;
+    pair.settle().await;
+    relevo.terminate();
+}
+
+#[tokio::test]
+async fn a_start_without_the_source_is_seen_and_grows_older_until_the_source_is_there() {
+    let pair = Pair::start(Version::V15, Version::V15).await;
+    pair.source.sql("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let mut relevo = pair.relevo().start();
+    relevo.wait_until_streaming().await;
+    relevo.terminate();
+    pair.source.stop();
+    relevo.restart();
+    let seen = relevo
+        .wait_for_status("an outage that is told", PATIENCE, |status| {
+            status["state"] == "preparing" && status["last_error"]["side"] == "source"
+        })
+        .await;
+    assert_eq!(relevo.get("/healthz").await.unwrap().code, 200);
+    assert_eq!(relevo.get("/readyz").await.unwrap().code, 503);
+    let before = seen["lag_seconds"].as_f64().unwrap();
+    relevo
+        .wait_for_status("a lag that grows", PATIENCE, |status| {
+            status["lag_seconds"].as_f64().is_some_and(|lag| lag > before + 1.0)
+        })
+        .await;
+    pair.source.restart().await;
+    relevo.wait_until_streaming().await;
+    pair.source.sql("INSERT INTO t VALUES (1)").await;
+    pair.settle().await;
+    relevo.terminate();
+}

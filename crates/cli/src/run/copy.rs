@@ -140,7 +140,9 @@ impl Copy<'_> {
         )
         .await?;
         tell(&findings);
-        relevo_snapshot::mark_owner(&self.sides.source, &self.flow, &into).await?;
+        if relevo_snapshot::owner(&self.sides.source, &self.flow).await?.as_ref() != Some(&into) {
+            relevo_snapshot::mark_owner(&self.sides.source, &self.flow, &into).await?;
+        }
         Ok(plan)
     }
 
