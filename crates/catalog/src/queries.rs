@@ -52,6 +52,50 @@ SELECT c.oid,
                  IN (SELECT wanted.s, wanted.t FROM unnest($2::text[], $3::text[]) AS wanted(s, t)) END
  ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\"";
 
+/// Tables with rows, whether the publications `$1` and `$2` reach them (themselves, or by a table above them), and
+/// how many rows were updated and deleted in them. The same tables as [`TABLES`] with `true`.
+pub(crate) const PUBLISHED: &str = "
+WITH listed AS MATERIALIZED (
+    SELECT p.pubname::text AS publication, c.oid
+      FROM pg_catalog.pg_publication_tables p
+      JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
+      JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+     WHERE p.pubname IN ($1, $2)),
+up AS (
+    SELECT c.oid AS leaf, c.oid AS above FROM pg_catalog.pg_class c WHERE c.relkind = 'r'
+    UNION ALL
+    SELECT c.oid, a.relid
+      FROM pg_catalog.pg_class c CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(c.oid) a
+     WHERE c.relkind = 'r' AND c.relispartition),
+reach AS (
+    SELECT up.leaf,
+           pg_catalog.bool_or(l.publication = $1) AS whole,
+           pg_catalog.bool_or(l.publication = $2) AS inserts
+      FROM up JOIN listed l ON l.oid = up.above
+     GROUP BY up.leaf)
+SELECT n.nspname::text AS schema,
+       c.relname::text AS name,
+       rn.nspname::text AS root_schema,
+       rc.relname::text AS root_name,
+       coalesce(reach.whole, false) AS whole,
+       coalesce(reach.inserts, false) AS inserts,
+       coalesce(pg_catalog.pg_stat_get_tuples_updated(c.oid) + pg_catalog.pg_stat_get_tuples_deleted(c.oid), 0)
+           AS changes
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_class rc
+         ON c.relispartition AND rc.oid = pg_catalog.pg_partition_root(c.oid)
+  LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace
+  LEFT JOIN pg_catalog.pg_depend d
+         ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+        AND d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+  LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+  LEFT JOIN reach ON reach.leaf = c.oid
+ WHERE c.relkind = 'r' AND c.relpersistence = 'p'
+   AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'relevo')
+   AND (e.oid IS NULL OR c.oid = ANY (e.extconfig))
+ ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\"";
+
 /// The live columns of the tables `$1` (OIDs).
 pub(crate) const COLUMNS: &str = "
 SELECT a.attrelid AS table_oid,

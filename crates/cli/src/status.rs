@@ -69,6 +69,7 @@ struct TargetSide {
 /// What the source says.
 #[derive(Default)]
 struct SourceSide {
+    known: bool,
     current: Option<SourceLsn>,
     now: Option<Timestamp>,
     received: Option<SourceLsn>,
@@ -210,6 +211,7 @@ async fn read_source(source: &SqlSession, flow: &FlowName) -> Result<SourceSide,
     let lsn = |index: usize| row.get::<_, Option<PgLsn>>(index).map(|lsn| SourceLsn::new(lsn.into()));
     let slot = inspect_slot(source, &name).await.map_err(|error| CliError::from_fault(&error))?;
     Ok(SourceSide {
+        known: true,
         current: lsn(0),
         now: Some(Timestamp::from(row.get::<_, SystemTime>(1))),
         received: lsn(2),
@@ -234,7 +236,16 @@ fn status(flow: &FlowName, source: SourceSide, target: TargetSide, unreachable: 
         {
             (FlowState::Stopped, detail, Some(at))
         }
+        // A source that does not answer cannot be streamed from; what was written down is only the last word.
+        Some((FlowState::Streaming, _, at)) if !source.known => {
+            let why = "the source cannot be reached; streaming is what the flow last said of itself";
+            (FlowState::Preparing, Some(why.to_owned()), Some(at))
+        }
         Some((state, detail, at)) => (state, detail, Some(at)),
+        None if !target.known => {
+            let why = "the target, where the flow's state is written down, cannot be reached";
+            (if source.active { FlowState::Streaming } else { FlowState::Failed }, Some(why.to_owned()), None)
+        }
         None => (FlowState::Preparing, None, None),
     };
     // A walsender reports positions without changes, which are written down only now and then.
@@ -251,7 +262,7 @@ fn status(flow: &FlowName, source: SourceSide, target: TargetSide, unreachable: 
         node: None,
         role: Role::Standby,
         epoch: 0,
-        state: if target.known { state.as_str() } else { "unknown" },
+        state: state.as_str(),
         state_detail: detail,
         state_at: at.map(output::time),
         running: source.active,

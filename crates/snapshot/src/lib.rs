@@ -26,6 +26,7 @@ mod schema;
 mod script;
 mod session;
 mod sql;
+mod unchanged;
 
 pub use error::SnapshotError;
 pub use finish::finish;
@@ -33,7 +34,7 @@ pub use observe::{CopyEvent, CopyObserver, Phase};
 pub use options::{CopyOptions, ExportedSnapshot, SchemaMode, Stop};
 pub use pg_dump::PgDump;
 pub use plan::{CopyPlan, SchemaAction, TableJob, plan, selected_tables};
-pub use publication::{Existing, publish};
+pub use publication::{Existing, mark_owner, owner, publish};
 pub use rows::{RowsCopied, copy_rows};
 pub use schema::copy_schema;
 

@@ -103,6 +103,7 @@ pub async fn plan(
         findings.extend(relevo_catalog::compare(&needed, &existing));
     }
     findings.extend(foreign_rows(target, &jobs, &existing, &ours).await?);
+    findings.extend(of_other_flows(target, &jobs, options).await?);
     let (refusals, mut findings): (Vec<_>, Vec<_>) =
         findings.into_iter().partition(|finding| finding.severity == Severity::Error);
     if !refusals.is_empty() {
@@ -255,6 +256,33 @@ fn action(
             "create it there, exclude it, or empty the target's database so that the whole schema is copied",
         ),
     }
+}
+
+/// Tables that another flow writes: each of the two would take the other's rows for its own, and replace them.
+async fn of_other_flows(
+    target: &Client,
+    jobs: &[TableJob],
+    options: &CopyOptions,
+) -> Result<Vec<Finding>, SnapshotError> {
+    if state::installed_version(target).await.map_err(SnapshotError::state)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let others = state::tables_of_others(target, &options.flow).await.map_err(SnapshotError::state)?;
+    let names: BTreeSet<&TableName> = jobs.iter().map(|job| &job.table).collect();
+    let finding = |other: state::OtherTable| {
+        let table = TableName::new(other.schema, other.name);
+        let flow = &other.flow;
+        let remedy = format!(
+            "exclude it; or, if flow {flow} was given up: DELETE FROM relevo.flow WHERE name = {}; on the target",
+            relevo_catalog::quote_literal(flow)
+        );
+        names.contains(&table).then(|| {
+            Finding::error("table_of_other_flow", Side::Target, format!("belongs to flow {flow}"))
+                .about(&table)
+                .mend(remedy)
+        })
+    };
+    Ok(others.into_iter().filter_map(finding).collect())
 }
 
 /// Tables of the target that hold rows and were never recorded as Relevo's: their rows are somebody's.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use relevo_catalog::{Finding, TableInfo, TableKind, TableName, quote_identifier};
+use relevo_catalog::{Finding, TableInfo, TableKind, TableName, quote_identifier, quote_literal};
 use relevo_model::{FlowName, ReplicaIdentity, Side};
 use tokio_postgres::Client;
 
@@ -67,6 +67,52 @@ pub async fn publish(
     }
     findings.extend(later_partitions(tables, &wanted));
     Ok(findings)
+}
+
+/// What an owner's note begins with.
+const OWNER_MARK: &str = "Relevo: ";
+
+/// Who the flow's publications were made for, as [`mark_owner`] has noted; `None`: nobody knows.
+///
+/// # Errors
+/// [`SnapshotError::Sql`].
+pub async fn owner(source: &Client, flow: &FlowName) -> Result<Option<String>, SnapshotError> {
+    let row = source
+        .query_opt(sql::PUBLICATION_COMMENT, &[&flow.publication()])
+        .await
+        .map_err(SnapshotError::source_sql("reading the publication's comment"))?;
+    let comment = row.and_then(|row| row.get::<_, Option<String>>(0));
+    Ok(comment.and_then(|comment| comment.strip_prefix(OWNER_MARK).map(str::to_owned)))
+}
+
+/// Notes for whom the flow's publications are, so that a flow of the same name into another database does not take its
+/// slot away.
+///
+/// # Errors
+/// [`SnapshotError::Sql`].
+pub async fn mark_owner(source: &Client, flow: &FlowName, owner: &str) -> Result<(), SnapshotError> {
+    let (name, text) =
+        (quote_identifier(&flow.publication()), quote_literal(&format!("{OWNER_MARK}{owner}")));
+    source
+        .batch_execute(&format!("COMMENT ON PUBLICATION {name} IS {text}"))
+        .await
+        .map_err(SnapshotError::source_sql("marking the publication"))
+}
+
+/// A table that the publications do not hold as these tables ask for, if there is one.
+pub(crate) async fn published_as_planned(
+    source: &Client,
+    flow: &FlowName,
+    tables: &[TableInfo],
+    via_partition_root: bool,
+) -> Result<Option<TableName>, SnapshotError> {
+    for publication in wanted(flow, tables, via_partition_root) {
+        let listed = read(source, &publication.name).await?.map(|found| found.tables).unwrap_or_default();
+        if let Some(table) = publication.tables.symmetric_difference(&listed).next() {
+            return Ok(Some(table.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether only inserts and truncates of the table are published.

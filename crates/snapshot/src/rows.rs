@@ -3,16 +3,17 @@
 
 use std::time::Instant;
 
-use relevo_catalog::{Finding, TableInfo, TableKind, TableName};
+use relevo_catalog::{Finding, PublishedTable, TableInfo, TableKind, TableName};
 use relevo_connect::SqlSession;
 use relevo_model::Side;
 use relevo_state::{self as state, FlowState};
 use tokio_postgres::error::SqlState;
 
-use crate::plan::{CopyPlan, TableJob, copied_columns, not_empty, only};
+use crate::plan::{CopyPlan, SchemaAction, TableJob, copied_columns, not_empty, only};
 use crate::pump::{Copied, Pump};
 use crate::schema::{begin, commit};
 use crate::session::Sessions;
+use crate::unchanged::{check_tables, hold_table};
 use crate::{CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, Phase, SnapshotError, Stop, sql};
 
 /// What has been copied.
@@ -46,11 +47,16 @@ pub async fn copy_rows(
         .run(stop, async {
             let target = sessions.target().await?;
             let source = sessions.source(sessions.source_encoding(&target).await?).await?;
+            let present = sessions.source("UTF8").await?;
+            import_snapshot(&source, snapshot).await?;
+            check_tables(&source, &options.flow, plan, options.via_partition_root).await?;
+            source.batch_execute("COMMIT").await.map_err(SnapshotError::source_sql("reading the tables"))?;
             let names: Vec<TableName> = plan.jobs.iter().map(|job| job.table.clone()).collect();
             let there = relevo_catalog::tables(&target, &names)
                 .await
                 .map_err(SnapshotError::catalog(Side::Target))?;
             let attempt = begin_attempt(options, &target).await?;
+            note_changes(options, plan, &present, &target).await?;
             observer.event(CopyEvent::PhaseStarted {
                 phase: Phase::Rows,
                 steps: plan.jobs.len(),
@@ -61,7 +67,9 @@ pub async fn copy_rows(
                 snapshot,
                 observer,
                 first_attempt: attempt == 1,
+                schema_is_ours: matches!(plan.schema, SchemaAction::Copy(_)),
                 source: &source,
+                present: &present,
                 target: &target,
             };
             let mut total = RowsCopied { tables: plan.jobs.len(), ..RowsCopied::default() };
@@ -72,6 +80,7 @@ pub async fn copy_rows(
                 total.bytes += copied.bytes;
             }
             source.close().await;
+            present.close().await;
             target.close().await;
             Ok(total)
         })
@@ -94,13 +103,54 @@ async fn begin_attempt(options: &CopyOptions, target: &SqlSession) -> Result<i32
     Ok(attempt)
 }
 
+/// Remembers what the source has counted for tables of which updates and deletes are not published, so that those
+/// made from now on can be told.
+async fn note_changes(
+    options: &CopyOptions,
+    plan: &CopyPlan,
+    source: &SqlSession,
+    target: &SqlSession,
+) -> Result<(), SnapshotError> {
+    let (whole, inserts) = (options.flow.publication(), options.flow.insert_only_publication());
+    let tables = relevo_catalog::published(source, &whole, &inserts)
+        .await
+        .map_err(SnapshotError::catalog(Side::Source))?;
+    for job in plan.jobs.iter().filter(|job| job.insert_only) {
+        let of_job = |table: &&PublishedTable| {
+            table.name == job.table || (job.partitioned && table.partition_root.as_ref() == Some(&job.table))
+        };
+        let changes = tables.iter().filter(of_job).map(|table| table.changes).sum();
+        let name = (job.table.schema.as_str(), job.table.name.as_str());
+        state::set_source_changes(&**target, &options.flow, name, changes)
+            .await
+            .map_err(SnapshotError::state)?;
+    }
+    Ok(())
+}
+
+async fn import_snapshot(source: &SqlSession, snapshot: &ExportedSnapshot) -> Result<(), SnapshotError> {
+    source.batch_execute(&sql::import_snapshot(&snapshot.name)).await.map_err(|source| {
+        match source.code() {
+            // "invalid snapshot identifier"; since version 17 also "snapshot … does not exist".
+            Some(&SqlState::INVALID_PARAMETER_VALUE | &SqlState::UNDEFINED_OBJECT) => {
+                SnapshotError::SnapshotGone { source }
+            }
+            _ => SnapshotError::source_sql("importing the snapshot")(source),
+        }
+    })
+}
+
 /// Copies tables over one pair of sessions. Several of them could share the work: the jobs are independent.
 struct TableCopier<'c> {
     options: &'c CopyOptions,
     snapshot: &'c ExportedSnapshot,
     observer: &'c dyn CopyObserver,
     first_attempt: bool,
+    /// The tables were created by this very copy.
+    schema_is_ours: bool,
     source: &'c SqlSession,
+    /// The source as it is now, not as the snapshot shows it.
+    present: &'c SqlSession,
     target: &'c SqlSession,
 }
 
@@ -118,7 +168,8 @@ impl TableCopier<'_> {
             estimated_rows: job.estimated_rows,
         });
         // A transaction for each table, so that a lock on the source is held no longer than its rows are read.
-        self.import_snapshot().await?;
+        import_snapshot(self.source, self.snapshot).await?;
+        hold_table(self.source, self.present, job).await?;
         self.check_unchanged(job).await?;
         let (flow, client) = (&self.options.flow, &**self.target);
         state::mark_copying(client, flow, &table.schema, &table.name).await.map_err(SnapshotError::state)?;
@@ -149,18 +200,6 @@ impl TableCopier<'_> {
         Ok(copied)
     }
 
-    async fn import_snapshot(&self) -> Result<(), SnapshotError> {
-        self.source.batch_execute(&sql::import_snapshot(&self.snapshot.name)).await.map_err(|source| {
-            match source.code() {
-                // "invalid snapshot identifier"; since version 17 also "snapshot … does not exist".
-                Some(&SqlState::INVALID_PARAMETER_VALUE | &SqlState::UNDEFINED_OBJECT) => {
-                    SnapshotError::SnapshotGone { source }
-                }
-                _ => SnapshotError::source_sql("importing the snapshot")(source),
-            }
-        })
-    }
-
     /// The plan was made before the snapshot. A column that came in between would be in the stream, but not in the
     /// copied rows.
     async fn check_unchanged(&self, job: &TableJob) -> Result<(), SnapshotError> {
@@ -186,7 +225,9 @@ impl TableCopier<'_> {
         if !self.target.query_one(&holds_rows, &[]).await.map_err(error())?.get::<_, bool>(0) {
             return Ok(());
         }
-        if self.first_attempt {
+        // An extension fills its own tables when it is created, as it did on the source.
+        let by_extension = self.schema_is_ours && on_target.is_some_and(|table| table.extension.is_some());
+        if self.first_attempt && !by_extension {
             return Err(SnapshotError::Refused { findings: vec![not_empty(table)] });
         }
         // TRUNCATE refuses a table that foreign keys point at, even when they do not act.

@@ -71,6 +71,31 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE p.pubname = $1
 ORDER BY 1, 2";
 
+/// What the publication's comment says. A parameter: its name.
+pub(crate) const PUBLICATION_COMMENT: &str = "
+SELECT pg_catalog.obj_description(oid, 'pg_publication') FROM pg_catalog.pg_publication WHERE pubname = $1";
+
+/// Where a table's rows are stored and how they are built up; of a partitioned one those of its partitions. In a
+/// session with an imported snapshot: as that shows it; in any other: as it is now. Parameters: schema and name.
+///
+/// Every form of ALTER TABLE that writes the rows anew puts them into another file, and leaves new versions of the
+/// rows of `pg_attribute`, or another access method or persistence. TRUNCATE and VACUUM FULL only do the first.
+pub(crate) const STORAGE: &str = "
+SELECT c.oid, c.oid = t.oid AS top, c.relfilenode AS file,
+       pg_catalog.concat_ws(' ', c.relam, c.relpersistence,
+           (SELECT pg_catalog.string_agg(a.attnum || ':' || a.xmin::text, ' ' ORDER BY a.attnum)
+              FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0)) AS structure
+FROM pg_catalog.pg_namespace AS n
+JOIN pg_catalog.pg_class AS t ON t.relnamespace = n.oid AND t.relname = $2
+CROSS JOIN LATERAL (SELECT t.oid UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(t.oid) AS p) AS part (oid)
+JOIN pg_catalog.pg_class AS c ON c.oid = part.oid
+WHERE n.nspname = $1";
+
+/// Keeps the table's definition as it is until the transaction ends.
+pub(crate) fn lock(table: &TableName, partitioned: bool) -> String {
+    format!("LOCK TABLE {} IN ACCESS SHARE MODE", only(table, partitioned))
+}
+
 /// Begins a transaction of the source that sees what the exported snapshot sees.
 pub(crate) fn import_snapshot(name: &str) -> String {
     format!(

@@ -21,6 +21,7 @@ const LOCK_INSTALL: &str = "SELECT pg_catalog.pg_advisory_xact_lock(723541926811
 /// The version of schema `relevo` in this database, `None` when it is not there.
 ///
 /// # Errors
+/// [`StateError::NewerSchema`] when a later Relevo was here: what its tables mean is not known to this one;
 /// [`StateError::Sql`].
 pub async fn installed_version(client: &impl GenericClient) -> Result<Option<i32>, StateError> {
     let action = "reading its version";
@@ -29,7 +30,10 @@ pub async fn installed_version(client: &impl GenericClient) -> Result<Option<i32
         return Ok(None);
     }
     let row = client.query_one(READ_VERSION, &[]).await.map_err(StateError::sql(action))?;
-    Ok(row.get(0))
+    match row.get(0) {
+        Some(found) if found > VERSION => Err(StateError::NewerSchema { found, known: VERSION }),
+        version => Ok(version),
+    }
 }
 
 /// Creates schema `relevo` when it is not there. Idempotent, and safe when two processes do it at once.
@@ -45,7 +49,6 @@ pub async fn install(client: &mut Client) -> Result<(), StateError> {
     let transaction = client.transaction().await.map_err(StateError::sql(action))?;
     transaction.execute(LOCK_INSTALL, &[]).await.map_err(StateError::sql(action))?;
     match installed_version(&transaction).await? {
-        Some(found) if found > VERSION => return Err(StateError::NewerSchema { found, known: VERSION }),
         Some(_) => {}
         None => transaction.batch_execute(SCHEMA_SQL).await.map_err(StateError::sql(action))?,
     }

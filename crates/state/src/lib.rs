@@ -20,6 +20,9 @@ pub use flow::{
 pub use install::{VERSION, install, installed_version};
 pub use queue::{ErrorRecord, NewError, error_count, errors, record_errors};
 pub use statement::{finish_statement, pending_statements, save_statements};
-pub use table::{TableRecord, TableState, drop_table, mark_copied, mark_copying, register_table, tables};
+pub use table::{
+    OtherTable, TableRecord, TableState, drop_table, mark_copied, mark_copying, register_table,
+    set_source_changes, tables, tables_of_others,
+};
 #[doc(no_inline)]
 pub use tokio_postgres::GenericClient;

@@ -49,12 +49,15 @@ CREATE TABLE relevo.table_state (
     copied_lsn  pg_lsn,
     copied_rows bigint,
     copied_bytes bigint,
+    source_changes bigint,
     updated_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (flow, schema_name, table_name)
 );
 COMMENT ON TABLE relevo.table_state IS 'The tables of each flow. Only a table that is recorded here is ever truncated by Relevo.';
 COMMENT ON COLUMN relevo.table_state.insert_only IS 'The source table has no replica identity: its updates and deletes are not replicated.';
 COMMENT ON COLUMN relevo.table_state.copied_lsn IS 'The copied rows are those of the source at this LSN; the stream continues from there.';
+
+COMMENT ON COLUMN relevo.table_state.source_changes IS 'Of an insert-only table: how many updates and deletes the source''s statistics had counted when they were last looked at.';
 
 CREATE TABLE relevo.schema_statement (
     flow      text    NOT NULL REFERENCES relevo.flow ON DELETE CASCADE,

@@ -65,17 +65,23 @@ pub struct TableRecord {
     pub copied_lsn: Option<SourceLsn>,
     /// How many rows were copied.
     pub copied_rows: Option<i64>,
+    /// Of an insert-only table: the updates and deletes that the source had counted when it was last looked at.
+    pub source_changes: Option<i64>,
 }
 
 const REGISTER: &str = "INSERT INTO relevo.table_state (flow, schema_name, table_name, state, insert_only) \
      VALUES ($1, $2, $3, 'pending', $4) \
      ON CONFLICT (flow, schema_name, table_name) DO UPDATE SET insert_only = excluded.insert_only";
-const READ: &str = "SELECT schema_name, table_name, state, insert_only, copied_lsn, copied_rows \
+const READ: &str = "SELECT schema_name, table_name, state, insert_only, copied_lsn, copied_rows, source_changes \
      FROM relevo.table_state WHERE flow = $1 ORDER BY schema_name, table_name";
 const COPYING: &str = "UPDATE relevo.table_state SET state = 'copying', updated_at = pg_catalog.now() \
      WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
 const COPIED: &str = "UPDATE relevo.table_state SET state = 'copied', copied_lsn = $4, copied_rows = $5, \
      copied_bytes = $6, updated_at = pg_catalog.now() WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
+const SOURCE_CHANGES: &str = "UPDATE relevo.table_state SET source_changes = $4 \
+     WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
+const OTHERS: &str = "SELECT t.flow, t.schema_name, t.table_name FROM relevo.table_state AS t \
+     WHERE t.flow <> $1 ORDER BY t.schema_name, t.table_name, t.flow";
 const DROP: &str = "DELETE FROM relevo.table_state WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
 
 /// Records that a table belongs to the flow; from now on its rows on this side are Relevo's to replace.
@@ -122,6 +128,7 @@ pub async fn tables(client: &impl GenericClient, flow: &FlowName) -> Result<Vec<
                 insert_only: row.get(3),
                 copied_lsn: row.get::<_, Option<PgLsn>>(4).map(|lsn| SourceLsn::new(lsn.into())),
                 copied_rows: row.get(5),
+                source_changes: row.get(6),
             })
         })
         .collect()
@@ -155,4 +162,44 @@ pub async fn mark_copied(
     let lsn = PgLsn::from(lsn.as_u64());
     let done = client.execute(COPIED, &[&flow.as_str(), &schema, &name, &lsn, &rows, &bytes]).await;
     done.map(drop).map_err(StateError::sql("recording a table's copy"))
+}
+
+/// Notes how many updates and deletes of an insert-only table the source has counted.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn set_source_changes(
+    client: &impl GenericClient,
+    flow: &FlowName,
+    (schema, name): (&str, &str),
+    changes: i64,
+) -> Result<(), StateError> {
+    let done = client.execute(SOURCE_CHANGES, &[&flow.as_str(), &schema, &name, &changes]).await;
+    done.map(drop).map_err(StateError::sql("recording what the source has counted"))
+}
+
+/// A table of another flow into this database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherTable {
+    /// The other flow's name.
+    pub flow: String,
+    /// The table's schema.
+    pub schema: String,
+    /// The table's name.
+    pub name: String,
+}
+
+/// The tables that other flows have recorded as theirs.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn tables_of_others(
+    client: &impl GenericClient,
+    flow: &FlowName,
+) -> Result<Vec<OtherTable>, StateError> {
+    let rows = client
+        .query(OTHERS, &[&flow.as_str()])
+        .await
+        .map_err(StateError::sql("reading the tables of other flows"))?;
+    Ok(rows.iter().map(|row| OtherTable { flow: row.get(0), schema: row.get(1), name: row.get(2) }).collect())
 }

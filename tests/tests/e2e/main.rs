@@ -12,6 +12,7 @@ mod kills;
 mod life;
 mod plans;
 mod refusals;
+mod review_start;
 mod review_streaming;
 mod rights;
 mod schema;

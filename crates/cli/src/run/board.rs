@@ -79,6 +79,11 @@ impl FlowBoard {
         self.board.error(Some(side), kind, text);
     }
 
+    /// Something is wrong on the source that does not stop the flow.
+    pub fn source_error(&self, kind: &str, text: &str) {
+        self.board.error(Some(Side::Source), kind, text);
+    }
+
     /// The source was asked where its WAL ends and what time it is.
     pub fn source_polled(&self, position: SourceLsn, clock: Timestamp) {
         self.board.source_polled(position, Some(clock));

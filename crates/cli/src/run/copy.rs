@@ -1,12 +1,13 @@
 //! The initial copy, as `relevo run` does it: publications, slot, schema, rows, and the first progress.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use relevo_connect::ConnInfo;
 use relevo_model::{FaultClass, FlowName, Side, SourceIdentity};
 use relevo_snapshot::{CopyOptions, CopyPlan, Existing, ExportedSnapshot, SchemaMode, Stop};
-use relevo_source::{ExpectedSlot, ReplicationConnection, SlotSnapshot, verdict};
+use relevo_source::{ExpectedSlot, ReplicationConnection, SlotSnapshot, inspect_slot, verdict};
 use relevo_state::{self as state, FlowLock, FlowState};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -23,6 +24,19 @@ use crate::settings::RunSettings;
 /// How long dropping the slot of an interrupted copy may take.
 const DROP_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long to wait for the process that made the slot to end.
+const DROP_PAUSE: Duration = Duration::from_millis(50);
+/// The slot is still held by somebody.
+const IN_USE: &str = "slot_in_use";
+/// Ends the process that makes the slot, if it is one of this flow's. A parameter: the name of the slot, which is what
+/// the flow's sessions are called as well.
+const END_MAKER: &str = "
+SELECT pg_catalog.pg_terminate_backend(a.pid)
+  FROM pg_catalog.pg_replication_slots AS s JOIN pg_catalog.pg_stat_activity AS a ON a.pid = s.active_pid
+ WHERE s.slot_name = $1 AND a.application_name = $1";
+/// The SQLSTATE object_in_use.
+const OBJECT_IN_USE: &str = "55006";
+
 /// What a copy is made with.
 pub struct Copy<'a> {
     /// The settings.
@@ -35,6 +49,8 @@ pub struct Copy<'a> {
     pub flow: FlowName,
     /// Ends it.
     pub shutdown: &'a CancellationToken,
+    /// The slot of the flow's name is of this attempt, or about to be.
+    pub slot_is_ours: AtomicBool,
 }
 
 /// Copies, and leaves the flow ready to stream. An interrupted copy leaves no slot behind when it can help it: the next one
@@ -58,7 +74,9 @@ pub async fn run(mut copy: Copy<'_>) -> Result<Started, StartFault> {
             Ok(started)
         }
         Err(fault) => {
-            copy.abandon_slot(&options.source).await;
+            if copy.slot_is_ours.load(Ordering::Relaxed) {
+                copy.abandon_slot(&options.source).await;
+            }
             Err(fault)
         }
     }
@@ -111,6 +129,8 @@ impl Copy<'_> {
                 ),
             });
         }
+        let into = self.leads_to();
+        self.check_owner(&into).await?;
         state::install(&mut self.sides.source).await.map_err(StartFault::state(Side::Source))?;
         let findings = relevo_snapshot::publish(
             &self.sides.source,
@@ -121,7 +141,32 @@ impl Copy<'_> {
         )
         .await?;
         tell(&findings);
+        if relevo_snapshot::owner(&self.sides.source, &self.flow).await?.as_ref() != Some(&into) {
+            relevo_snapshot::mark_owner(&self.sides.source, &self.flow, &into).await?;
+        }
         Ok(plan)
+    }
+
+    /// The flow with where it leads to, as it is noted on the source.
+    fn leads_to(&self) -> String {
+        let target = &self.sides.target_facts;
+        format!("flow {} into database {} of server {}", self.flow, target.database, target.system_id)
+    }
+
+    /// Refuses to take the slot of a flow of the same name into another database, which would then have lost it.
+    async fn check_owner(&self, into: &str) -> Result<(), StartFault> {
+        let (source, slot) = (&self.sides.source, self.flow.slot());
+        let owner = relevo_snapshot::owner(source, &self.flow).await?;
+        let Some(owner) = owner.filter(|owner| owner != into) else { return Ok(()) };
+        if inspect_slot(source, &slot).await?.is_none() {
+            return Ok(());
+        }
+        let text = format!(
+            "source: slot {slot} and its publications belong to {owner}, and this is {into}: give this flow another \
+             --name; or, if the other one is given up, drop its slot on the source: \
+             SELECT pg_drop_replication_slot('{slot}')"
+        );
+        Err(StartFault::refused(Side::Source, "slot_of_other_flow", text))
     }
 
     /// Whether a copy of the flow has been completed.
@@ -176,6 +221,7 @@ impl Copy<'_> {
         let mut connection = ReplicationConnection::connect(source, &name).await?;
         self.drop_slot(&mut connection, &name).await?;
         info!(slot = name, "creating the slot; it waits for transactions that run on the source now");
+        self.slot_is_ours.store(true, Ordering::Relaxed);
         let created = connection.create_slot(&name, SlotSnapshot::Export).await?;
         let lsn = created.consistent_point;
         let snapshot = created.snapshot.ok_or_else(|| {
@@ -201,15 +247,44 @@ impl Copy<'_> {
             verdict(Some(&found), &expected).map_err(relevo_source::SourceError::from)?;
         }
         info!(slot = name, "dropping the slot of an earlier attempt to copy");
-        connection.drop_slot(name, true).await?;
-        Ok(())
+        // Never with WAIT: a server that waits does not notice that nobody waits with it any more, and would drop the
+        // slot whenever it is left, perhaps long after.
+        let in_use = || StartFault {
+            side: Side::Source,
+            class: FaultClass::Transient,
+            kind: IN_USE,
+            text: format!(
+                "source: slot {name} of an earlier attempt to copy is in use by process {} {}; waiting until it is left",
+                found.active_pid.unwrap_or_default(),
+                found.holder.as_ref().map(ToString::to_string).unwrap_or_default(),
+            ),
+        };
+        if found.active {
+            return Err(in_use());
+        }
+        match connection.drop_slot(name, false).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some(OBJECT_IN_USE) => Err(in_use()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn abandon_slot(&self, source: &ConnInfo) {
         let name = self.flow.slot();
         let work = async {
             let mut connection = ReplicationConnection::connect(source, &name).await?;
-            self.drop_slot(&mut connection, &name).await
+            loop {
+                match self.drop_slot(&mut connection, &name).await {
+                    Err(fault) if fault.kind == IN_USE => {}
+                    done => return done,
+                }
+                // Its making was interrupted. The server would notice only when it is done, and leave the slot behind.
+                let ended = self.sides.source.execute(END_MAKER, &[&name]).await;
+                ended.map_err(|error| {
+                    StartFault::sql(Side::Source, "ending the making of the slot", &error)
+                })?;
+                tokio::time::sleep(DROP_PAUSE).await;
+            }
         };
         match timeout(DROP_LIMIT, work).await {
             Ok(Ok(())) => {}

@@ -45,6 +45,13 @@ impl StartFault {
         }
     }
 
+    /// A statement of the command line's own failed.
+    #[must_use]
+    pub fn sql(side: Side, action: &str, error: &tokio_postgres::Error) -> Self {
+        let text = format!("{side}: {action}: {}", relevo_connect::describe(error));
+        Self { side, class: relevo_connect::classify(error), kind: relevo_connect::kind(error), text }
+    }
+
     /// What `relevo check` would say must be mended first.
     #[must_use]
     pub fn findings(findings: &[Finding]) -> Self {

@@ -10,6 +10,7 @@ mod publications;
 mod sides;
 mod start;
 mod stream;
+mod watch_tables;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use self::board::FlowBoard;
 use self::keeper::Keeper;
 use self::monitor::Watch;
 use self::sides::Started;
+use self::watch_tables::TableWatch;
 use crate::args::RunArgs;
 use crate::error::{CliError, chain};
 use crate::settings::{File, RunSettings};
@@ -109,6 +111,14 @@ async fn follow(
         tables: settings.tables.clone(),
     };
     helpers.push(tokio::spawn(watch.run(end.clone())));
+    let tables = TableWatch {
+        source: settings.flow.source.clone(),
+        target: settings.flow.target.clone(),
+        flow: flow.clone(),
+        selection: settings.tables.selection.clone(),
+        board: board.clone(),
+    };
+    helpers.push(tokio::spawn(tables.run(end.clone())));
     stream::stream(settings, stream::Streamed { flow, identity, wrong }, board, shutdown.clone()).await
 }
 

@@ -1,6 +1,7 @@
 //! How a flow begins: it goes on from its stored progress, or both sides are checked, prepared and copied.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use relevo_catalog::{Finding, Severity, check_both};
 use relevo_model::{FlowName, Side};
@@ -42,7 +43,8 @@ pub async fn begin(
         Begun::Started(started) => Ok(started),
         // The copy ends itself in order when it is interrupted.
         Begun::Checked(sides, flow) => {
-            copy::run(Copy { settings, board, sides: *sides, flow, shutdown }).await
+            let slot_is_ours = AtomicBool::new(false);
+            copy::run(Copy { settings, board, sides: *sides, flow, shutdown, slot_is_ours }).await
         }
     }
 }
