@@ -527,6 +527,10 @@ async fn every_endpoint_answers_and_readyz_fails_while_rows_are_copied() {
 
     pair.source.sql("INSERT INTO t VALUES (1000); UPDATE t SET id = 1001 WHERE id = 1000; DELETE FROM t WHERE id = 1001").await;
     pair.settle().await;
+    // Nothing is told of a stage before it is known: the target flushes a little after its commit.
+    let durable =
+        async || running.metrics().await.sum("relevo_replication_lag_bytes", &[("stage", "durable")]);
+    wait_until("the durable position", PATIENCE, async || durable().await.is_some()).await;
     let metrics = running.metrics().await;
     for name in [
         "relevo_replication_lag_seconds",
