@@ -122,7 +122,6 @@ pub struct FlowSettings {
 }
 
 /// Which tables take part.
-#[derive(Clone)]
 pub struct TableSettings {
     /// The patterns.
     pub selection: Selection,

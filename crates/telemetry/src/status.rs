@@ -198,7 +198,7 @@ pub struct StatusSnapshot {
     pub slot: Option<SlotStatus>,
     /// The tables.
     pub tables: TableCounts,
-    /// How many errors there were since this process started.
+    /// How many errors there were since this process started, each missing row counted.
     pub errors: u64,
     /// The last of them.
     pub last_error: Option<LastError>,

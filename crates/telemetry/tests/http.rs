@@ -306,7 +306,8 @@ async fn the_status_document_keeps_its_contract() {
         "lag_seconds": 2.0,
         "slot": {"name": "relevo_shop", "wal_status": "reserved", "retained_bytes": 123, "safe_bytes": null},
         "tables": {"copied": 1, "total": 1},
-        "errors": 1,
+        // The full disk and the missing row.
+        "errors": 2,
         "version": "1.2.3",
     });
     for (key, value) in expected.as_object().unwrap() {

@@ -226,7 +226,7 @@ fn a_slot_that_is_there_needs_no_other_but_must_be_this_flows_own() {
         []
     );
     let lost = Slot { wal_status: Some("lost".to_owned()), ..slot() };
-    assert!(one("slot", Error, Source, with(lost)).contains("pg_drop_replication_slot('relevo_shop')"));
+    assert!(one("slot", Error, Source, with(lost)).contains("relevo reset"));
     one("slot", Error, Source, with(Slot { invalidation: Some("idle_timeout".to_owned()), ..slot() }));
     one("slot", Error, Source, with(Slot { plugin: Some("wal2json".to_owned()), ..slot() }));
     one("slot", Error, Source, with(Slot { plugin: None, ..slot() }));

@@ -200,8 +200,7 @@ impl Copy<'_> {
             "copy: all rows have arrived"
         );
         relevo_snapshot::finish(options, plan, &snapshot, &identity, observer, &stop).await?;
-        let copied = plan.jobs.iter().map(|job| job.table.to_string()).collect();
-        let publications = Publications::new(&self.flow, copied);
+        let publications = Publications::new(&self.flow, options.via_partition_root);
         Ok(Started { flow: self.flow.clone(), identity, publications })
     }
 

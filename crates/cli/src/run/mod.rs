@@ -108,7 +108,6 @@ async fn follow(
         heartbeat_interval: settings.heartbeat_interval,
         board: board.clone(),
         publications,
-        tables: settings.tables.clone(),
     };
     helpers.push(tokio::spawn(watch.run(end.clone())));
     let tables = TableWatch {

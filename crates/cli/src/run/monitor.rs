@@ -18,7 +18,6 @@ use tracing::{debug, warn};
 use crate::error::CliError;
 use crate::run::board::FlowBoard;
 use crate::run::publications::Publications;
-use crate::settings::TableSettings;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// No answer for so long: the connection is given up and opened again.
@@ -42,10 +41,8 @@ pub struct Watch {
     pub heartbeat_interval: Duration,
     /// Where what is seen goes.
     pub board: Arc<FlowBoard>,
-    /// What must stay published.
+    /// What must stay as it is.
     pub publications: Publications,
-    /// Which tables take part.
-    pub tables: TableSettings,
 }
 
 impl Watch {
@@ -89,7 +86,7 @@ impl Watch {
                 .await
                 .map_err(|_| CliError::failed("the source did not answer in time"))??;
             *outage = false;
-            timeout(ANSWER_LIMIT, self.publications.look(&session, &self.tables))
+            timeout(ANSWER_LIMIT, self.publications.look(&session))
                 .await
                 .map_err(|_| CliError::failed("the source did not say what it publishes in time"))??;
             if last_heartbeat.is_none_or(|last| last.elapsed() >= self.heartbeat_interval) {

@@ -1,12 +1,11 @@
-//! Whether the source still publishes every table that the flow has copied, with every operation.
+//! Whether the flow's publications are as they were made: there, with every operation, for every row.
 //!
-//! The server says nothing when a table is taken out of a publication: its changes just stop. So the publications are
-//! looked at when a flow goes on, and again whenever their rows in the catalog change; while something is missing
-//! there, nothing streams. What may not enter: creating or mending publications.
+//! The server says nothing when an operation, a column or a row is taken out of a publication: those changes just stop,
+//! of all tables. So the publications are looked at when a flow goes on, and again whenever their rows in the catalog
+//! change; while something is wrong there, nothing streams. What may not enter: which tables they hold (see
+//! `watch_tables`), and mending anything.
 
-use std::collections::BTreeSet;
-
-use relevo_catalog::{Finding, Severity, TableInfo};
+use relevo_catalog::{Finding, Severity};
 use relevo_connect::SqlSession;
 use relevo_model::{ChangeSource, Fault, FaultClass, Feedback, FlowName, Side, SourceEvent};
 use relevo_snapshot::Existing;
@@ -16,8 +15,6 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::run::fault::StartFault;
-use crate::run::sides::tell;
-use crate::settings::TableSettings;
 
 /// Changes with every change of the two publications. Cheap enough for every second.
 const FINGERPRINT: &str = "
@@ -34,18 +31,17 @@ pub type Wrong = Option<String>;
 /// Looks at the publications of one flow.
 pub struct Publications {
     flow: FlowName,
-    /// The tables that the flow has copied, as `schema.table`.
-    copied: BTreeSet<String>,
+    via_partition_root: bool,
     fingerprint: Option<String>,
     wrong: watch::Sender<Wrong>,
 }
 
 impl Publications {
-    /// Of a flow that has copied these tables, named `schema.table`. Nothing is wrong yet.
+    /// Nothing is wrong yet.
     #[must_use]
-    pub fn new(flow: &FlowName, copied: BTreeSet<String>) -> Self {
+    pub fn new(flow: &FlowName, via_partition_root: bool) -> Self {
         let (wrong, _) = watch::channel(None);
-        Self { flow: flow.clone(), copied, fingerprint: None, wrong }
+        Self { flow: flow.clone(), via_partition_root, fingerprint: None, wrong }
     }
 
     /// For whoever must not stream while something is wrong.
@@ -58,32 +54,19 @@ impl Publications {
     ///
     /// # Errors
     /// The catalogs cannot be read.
-    pub async fn look(&mut self, source: &SqlSession, settings: &TableSettings) -> Result<(), StartFault> {
+    pub async fn look(&mut self, source: &SqlSession) -> Result<(), StartFault> {
         let names = [self.flow.publication(), self.flow.insert_only_publication()];
         let row = source.query_one(FINGERPRINT, &[&names[0], &names[1]]).await;
-        let row = row.map_err(|error| StartFault {
-            side: Side::Source,
-            class: relevo_connect::classify(&error),
-            kind: relevo_connect::kind(&error),
-            text: format!("source: reading the publications: {}", relevo_connect::describe(&error)),
-        })?;
+        let row = row.map_err(|error| StartFault::sql(Side::Source, "reading the publications", &error))?;
         let fingerprint: String = row.get(0);
         if self.fingerprint.as_ref() == Some(&fingerprint) {
             return Ok(());
         }
-        let tables = relevo_catalog::user_tables(source).await.map_err(StartFault::catalog(Side::Source))?;
-        let roots = roots_of(&tables, &self.copied);
-        let selected = relevo_snapshot::selected_tables(tables, &settings.selection);
-        let findings = relevo_snapshot::publish(
-            source,
-            &self.flow,
-            &selected,
-            settings.via_partition_root,
-            Existing::Report,
-        )
-        .await?;
-        let (wrong, other) = self.judge(findings, &roots);
-        tell(&other);
+        // Without tables only the publications themselves are looked at.
+        let findings =
+            relevo_snapshot::publish(source, &self.flow, &[], self.via_partition_root, Existing::Report)
+                .await?;
+        let wrong = judge(findings);
         if wrong.is_none() && self.wrong.borrow().is_some() {
             info!(flow = %self.flow, "source: the publications are as they should be again");
         }
@@ -91,31 +74,12 @@ impl Publications {
         self.fingerprint = Some(fingerprint);
         Ok(())
     }
-
-    /// What loses changes, in words, and what is only worth a line in the log: a table that came later was never
-    /// promised to be replicated.
-    fn judge(&self, findings: Vec<Finding>, roots: &BTreeSet<String>) -> (Wrong, Vec<Finding>) {
-        let is_ours = |finding: &Finding| {
-            let subject = finding.subject.as_deref().unwrap_or_default();
-            finding.check != "publication_table" || self.copied.contains(subject) || roots.contains(subject)
-        };
-        let (wrong, mut other): (Vec<_>, Vec<_>) =
-            findings.into_iter().partition(|finding| finding.severity == Severity::Error && is_ours(finding));
-        for finding in other.iter_mut().filter(|finding| finding.severity == Severity::Error) {
-            finding.severity = Severity::Warning;
-        }
-        let text = (!wrong.is_empty()).then(|| StartFault::findings(&wrong).text);
-        (text, other)
-    }
 }
 
-/// The partitioned tables above the copied partitions: they stand in the publication for them.
-fn roots_of(tables: &[TableInfo], copied: &BTreeSet<String>) -> BTreeSet<String> {
-    tables
-        .iter()
-        .filter(|table| copied.contains(&table.name.to_string()))
-        .filter_map(|table| table.partition_root.as_ref().map(ToString::to_string))
-        .collect()
+/// What loses changes, in words.
+fn judge(mut findings: Vec<Finding>) -> Wrong {
+    findings.retain(|finding| finding.severity == Severity::Error);
+    (!findings.is_empty()).then(|| StartFault::findings(&findings).text)
 }
 
 /// Streaming from the source failed.
@@ -207,31 +171,12 @@ impl ChangeSource for Guarded {
 mod tests {
     use super::*;
 
-    fn publications() -> Publications {
-        let copied = BTreeSet::from(["public.t".to_owned()]);
-        Publications::new(&"e2e".parse().unwrap(), copied)
-    }
-
-    fn unpublished(table: &str) -> Finding {
-        Finding::error("publication_table", Side::Source, "is selected, but not published").about(table)
-    }
-
     #[test]
-    fn a_copied_table_must_be_published_and_one_that_came_later_need_not() {
-        let roots = BTreeSet::from(["public.root".to_owned()]);
-        let findings = ["public.t", "public.later", "public.root"].map(unpublished).to_vec();
-        let (wrong, other) = publications().judge(findings, &roots);
-        let wrong = wrong.unwrap();
-        assert!(wrong.contains("public.t") && wrong.contains("public.root"), "{wrong}");
-        assert!(!wrong.contains("later"), "{wrong}");
-        assert_eq!(other.len(), 1);
-        assert_eq!(other[0].severity, Severity::Warning);
-    }
-
-    #[test]
-    fn a_publication_that_is_gone_or_changed_is_always_wrong() {
+    fn what_loses_changes_is_wrong_and_nothing_else() {
         let gone = Finding::error("publication_missing", Side::Source, "is gone").about("relevo_e2e");
-        assert!(publications().judge(vec![gone], &BTreeSet::new()).0.is_some());
-        assert_eq!(publications().judge(Vec::new(), &BTreeSet::new()).0, None);
+        let notice = Finding::notice("publication_table", Side::Source, "is not selected").about("public.t");
+        let wrong = judge(vec![notice.clone(), gone]).unwrap();
+        assert!(wrong.contains("relevo_e2e: is gone") && !wrong.contains("public.t"), "{wrong}");
+        assert_eq!(judge(vec![notice]), None);
     }
 }

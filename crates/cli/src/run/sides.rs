@@ -13,7 +13,7 @@ pub struct Started {
     pub flow: FlowName,
     /// The source that its positions belong to.
     pub identity: SourceIdentity,
-    /// What must stay published.
+    /// What must stay as it is.
     pub publications: Publications,
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use relevo_catalog::{Finding, Severity, check_both};
 use relevo_model::{FlowName, Side};
+use relevo_snapshot::Existing;
 use relevo_state as state;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -79,9 +80,13 @@ async fn resume(
     let tables = state::tables(&*sides.target, flow).await.map_err(failed())?;
     board.tables_known(&tables);
     info!(%flow, applied_lsn = %stored.progress.applied, "the copy is complete; going on from the stored progress");
-    let copied = tables.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
-    let mut publications = Publications::new(flow, copied);
-    publications.look(&sides.source, &settings.tables).await?;
+    let tables =
+        relevo_catalog::user_tables(&sides.source).await.map_err(StartFault::catalog(Side::Source))?;
+    let published = relevo_snapshot::selected_tables(tables, &settings.tables.selection);
+    let by_root = settings.tables.via_partition_root;
+    tell(&relevo_snapshot::publish(&sides.source, flow, &published, by_root, Existing::Report).await?);
+    let mut publications = Publications::new(flow, by_root);
+    publications.look(&sides.source).await?;
     Ok(Some(Started { flow: flow.clone(), identity: stored.source, publications }))
 }
 

@@ -3,7 +3,7 @@
 use relevo_tests::relevo::PATIENCE;
 use relevo_tests::{Pair, Version};
 
-use super::{assert_says, ends, has_failed, streaming};
+use super::{assert_says, ends, has_failed, streaming, wait_for_value};
 
 const SCHEMA: &str = "
 CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); CREATE TABLE bare (id int);
@@ -43,17 +43,36 @@ async fn on_18_a_publication_that_is_dropped_stops_the_flow() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_taken_out_of_the_publication_stops_the_flow() {
+async fn a_table_that_is_taken_out_of_the_publication_is_told_and_listed_and_the_others_go_on() {
     let pair = Pair::start(Version::V15, Version::V15).await;
     let mut relevo = streaming(&pair, SCHEMA).await;
     pair.source.sql("ALTER PUBLICATION relevo_e2e DROP TABLE u").await;
     pair.source.sql("INSERT INTO u VALUES (2); INSERT INTO t VALUES (2)").await;
-    has_failed(&mut relevo, &["source", "public.u", "relevo_e2e", "relevo reset"]).await;
-    relevo.terminate();
-    relevo.restart();
-    has_failed(&mut relevo, &["public.u", "relevo reset"]).await;
+    relevo.wait_for_log("do not reach the target").await;
+    wait_for_value(&pair.target, "SELECT kind || ' ' || table_name FROM relevo.error", "unpublished_table u")
+        .await;
+    let listed = pair.command("errors").arg("--json").finish().expect_code(0).json();
+    assert_says(&listed.to_string(), &["public.u", "relevo reset"]);
+    assert!(relevo.metrics().await.sum("relevo_errors_total", &[("kind", "unpublished_table")]) >= Some(1.0));
+    wait_for_value(&pair.target, "SELECT max(id)::text FROM t", "2").await;
     relevo.terminate();
     reset_brings_it_back(&pair).await;
+}
+
+#[tokio::test]
+async fn a_row_filter_in_the_publication_stops_the_flow_until_it_is_gone() {
+    let pair = Pair::start(Version::V17, Version::V15).await;
+    let mut relevo = streaming(&pair, SCHEMA).await;
+    pair.source.sql("ALTER PUBLICATION relevo_e2e SET TABLE t WHERE (id > 100), u").await;
+    has_failed(&mut relevo, &["source", "relevo_e2e", "row filters", "relevo reset"]).await;
+    // The same at a new start.
+    relevo.terminate();
+    relevo.restart();
+    has_failed(&mut relevo, &["relevo_e2e", "row filters"]).await;
+    pair.source.sql("ALTER PUBLICATION relevo_e2e SET TABLE t, u; INSERT INTO t VALUES (2)").await;
+    relevo.wait_until_streaming().await;
+    pair.settle().await;
+    relevo.terminate();
 }
 
 #[tokio::test]
