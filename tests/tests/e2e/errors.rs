@@ -26,7 +26,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 #[track_caller]
 fn assert_says(text: &str, parts: &[&str]) {
     for part in parts {
-        assert!(text.contains(part), "nothing of {part:?} in:\n{text}");
+        // In a JSON line quotes are escaped.
+        let said = text.contains(part) || text.contains(&part.replace('"', "\\\""));
+        assert!(said, "nothing of {part:?} in:\n{text}");
     }
 }
 
