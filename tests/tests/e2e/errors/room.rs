@@ -153,7 +153,7 @@ async fn a_target_in_recovery_is_refused_clearly_and_goes_on_once_it_is_promoted
     pair.target.write_file("standby.signal", "");
     pair.target.start().await;
     pair.source.sql("INSERT INTO t VALUES (2)").await;
-    has_failed(&mut relevo, &["target", "recovery"]).await;
+    has_failed(&mut relevo, &["target", "physical standby"]).await;
     pair.target.sql(promote).await;
     relevo.wait_until_streaming().await;
     pair.settle().await;
