@@ -1,5 +1,7 @@
 //! Who may apply, what a commit carries, what an interruption leaves.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use relevo_model::{Applied, Batch, Change, ChangeTarget, Fault, FaultClass, FlushProbe, SourceLsn};
@@ -148,6 +150,10 @@ async fn whatever_is_cancelled_each_batch_is_there_whole_and_once() {
     let mut f = Fixture::new("CREATE TABLE t (batch int, n int)").await;
     let t = f.relation("t", "batch* n*");
     let database = f.database.clone();
+    // How long the disturber lets things be at most. It follows what the applying session gets done, so that some
+    // batches get through and some do not, however fast the machine is.
+    let calm = Arc::new(AtomicU64::new(1));
+    let disturber_calm = Arc::clone(&calm);
     let disturber = tokio::spawn(async move {
         let admin = crate::fixture::cluster().await.connect(&database).await;
         for round in 0_u32.. {
@@ -156,8 +162,10 @@ async fn whatever_is_cancelled_each_batch_is_there_whole_and_once() {
                 "SELECT pg_{how}_backend(pid) FROM pg_stat_activity \
                  WHERE application_name = 'relevo_shop' AND datname = current_database() AND state <> 'idle'"
             );
-            // The target's pauses differ, so the moment does too.
             admin.rows(&everyone).await;
+            // Pauses that differ from round to round, so that the moment does too.
+            let longest = disturber_calm.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_micros(u64::from(round) * 7919 % longest)).await;
         }
     });
     let started = std::time::Instant::now();
@@ -176,10 +184,14 @@ async fn whatever_is_cancelled_each_batch_is_there_whole_and_once() {
             errors += 1;
             let info = f.info().await;
             f.target = loop {
+                calm.fetch_add(500, Ordering::Relaxed);
                 if let Some(target) = retry_open(&info, f.target.backend_pid()).await {
                     break target;
                 }
             };
+        } else {
+            let longest = calm.load(Ordering::Relaxed);
+            calm.store((longest - longest / 8).max(1), Ordering::Relaxed);
         }
     }
     disturber.abort();
