@@ -93,9 +93,17 @@ pub struct TableArgs {
     #[arg(long, env = "RELEVO_EXCLUDE", value_name = "PATTERN", value_delimiter = ',')]
     pub exclude: Vec<String>,
     /// Replicate partitioned tables as whole tables, so that the target may be partitioned differently or not at
-    /// all. Default: false, every partition is replicated to the partition of the same name.
-    #[arg(long, env = "RELEVO_VIA_PARTITION_ROOT")]
-    pub via_partition_root: bool,
+    /// all. Alone it means true. Default: false, every partition is replicated to the partition of the same name.
+    #[arg(
+        long,
+        env = "RELEVO_VIA_PARTITION_ROOT",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub via_partition_root: Option<bool>,
 }
 
 /// Options of `relevo run`.

@@ -71,7 +71,7 @@ impl std::fmt::Debug for Endpoint {
 struct TablesSection {
     include: Vec<String>,
     exclude: Vec<String>,
-    via_partition_root: bool,
+    via_partition_root: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -214,7 +214,7 @@ impl File {
             let patterns = include.iter().chain(&exclude).map(String::as_str);
             CliError::usage(redact_all(&error.to_string(), patterns))
         })?;
-        let via_partition_root = args.via_partition_root || self.tables.via_partition_root;
+        let via_partition_root = args.via_partition_root.or(self.tables.via_partition_root).unwrap_or(false);
         Ok(TableSettings { selection, via_partition_root })
     }
 
@@ -323,6 +323,21 @@ mod tests {
         assert_eq!(settings.memory_bytes, 64 << 20);
         assert_eq!(settings.batch_bytes, 8 << 20);
         assert_eq!(settings.http_listen.port(), 9187);
+    }
+
+    #[test]
+    fn what_the_file_switches_on_can_be_switched_off_and_the_other_way_round() {
+        let of = |written: &str, args: &[&str]| {
+            let file = file(&format!("{BOTH}[tables]\n{written}\n")).unwrap();
+            file.run(&run_args(args)).unwrap().tables.via_partition_root
+        };
+        let (on, off) = ("via_partition_root = true", "via_partition_root = false");
+        assert!(of(on, &[]) && !of(off, &[]) && !of("", &[]));
+        assert!(of(off, &["--via-partition-root"]) && of("", &["--via-partition-root=true"]));
+        assert!(!of(on, &["--via-partition-root=false"]));
+        // What follows after a space is the next option, as it always was.
+        assert!(of("", &["--via-partition-root", "--schema", "copy"]));
+        assert!(Cli::try_parse_from(["relevo", "run", "--via-partition-root=perhaps"]).is_err());
     }
 
     #[test]

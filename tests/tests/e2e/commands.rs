@@ -150,7 +150,7 @@ fn readme_settings() -> Vec<Setting> {
             let [option, variable, keys, default] = cells[..] else { panic!("four cells: {line}") };
             let option = code(option).remove(0);
             Setting {
-                option: option.split(' ').next().unwrap().to_owned(),
+                option: option.split([' ', '[']).next().unwrap().to_owned(),
                 variable: code(variable).remove(0),
                 keys: code(keys),
                 default: default.trim_matches('`').to_owned(),
