@@ -138,6 +138,10 @@ pub struct RunArgs {
     /// How often an idle source is made to write a small WAL record, so that its slot keeps moving. Default: 10s.
     #[arg(long, env = "RELEVO_HEARTBEAT_INTERVAL", value_name = "DURATION")]
     pub heartbeat_interval: Option<jiff::SignedDuration>,
+    /// How long the source may stay silent although it is asked to answer, before its replication connection is
+    /// given up and opened anew: 5s to 1h. Default: 60s.
+    #[arg(long, env = "RELEVO_RECEIVE_TIMEOUT", value_name = "DURATION")]
+    pub receive_timeout: Option<jiff::SignedDuration>,
 }
 
 /// Where the target's tables come from.

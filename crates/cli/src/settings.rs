@@ -21,6 +21,11 @@ const DEFAULT_HTTP_LISTEN: SocketAddr =
 const DEFAULT_BATCH: ByteSize = ByteSize::mib(8);
 const DEFAULT_MEMORY: ByteSize = ByteSize::mib(256);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
+const DEFAULT_RECEIVE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A source that decodes a large transaction may be silent for seconds: with less it would be given up again and again.
+const LEAST_RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Whoever wants more does not want to know.
+const GREATEST_RECEIVE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The configuration file, as written. Unknown keys are errors: a misspelt setting must not be ignored.
 #[derive(Debug, Default, Deserialize)]
@@ -33,6 +38,7 @@ pub struct File {
     schema: SchemaSection,
     apply: ApplySection,
     heartbeat: HeartbeatSection,
+    replication: ReplicationSection,
     http: HttpSection,
     log: LogSection,
     /// `[node.NAME]`: taken here so that the refusal can say what to write instead.
@@ -97,6 +103,12 @@ struct HeartbeatSection {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct ReplicationSection {
+    receive_timeout: Option<jiff::SignedDuration>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct HttpSection {
     listen: Option<SocketAddr>,
 }
@@ -149,6 +161,8 @@ pub struct RunSettings {
     pub synchronous_commit: SynchronousCommitArg,
     /// How often an idle source is made to write.
     pub heartbeat_interval: Duration,
+    /// How long the source may stay silent.
+    pub receive_timeout: Duration,
 }
 
 impl File {
@@ -243,6 +257,13 @@ impl File {
                     CliError::usage(format!("heartbeat interval is {given:#}: expected at least 1s"))
                 })?,
         };
+        let receive_timeout = match args.receive_timeout.or(self.replication.receive_timeout) {
+            None => DEFAULT_RECEIVE_TIMEOUT,
+            Some(given) => Duration::try_from(given)
+                .ok()
+                .filter(|limit| (LEAST_RECEIVE_TIMEOUT..=GREATEST_RECEIVE_TIMEOUT).contains(limit))
+                .ok_or_else(|| CliError::usage(format!("receive timeout is {given:#}: expected 5s to 1h")))?,
+        };
         Ok(RunSettings {
             flow: self.flow(&args.flow)?,
             tables: self.tables(&args.tables)?,
@@ -256,6 +277,7 @@ impl File {
                 .or(self.apply.synchronous_commit)
                 .unwrap_or(SynchronousCommitArg::Off),
             heartbeat_interval: heartbeat,
+            receive_timeout,
         })
     }
 
@@ -367,6 +389,7 @@ mod tests {
             format!("{}MiB", settings.batch_bytes >> 20),
             format!("{}MiB", DEFAULT_MEMORY.as_u64() >> 20),
             format!("{}s", settings.heartbeat_interval.as_secs()),
+            format!("{}s", settings.receive_timeout.as_secs()),
         ] {
             assert!(help.contains(&format!("Default: {value}")), "{value} in:\n{help}");
         }
@@ -397,10 +420,25 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_cannot_work_are_refused() {
+    fn sizes_and_times_that_cannot_work_are_refused() {
         let file = file(BOTH).unwrap();
         for args in [["--memory", "1MiB"], ["--batch-bytes", "60MiB"], ["--heartbeat-interval", "10ms"]] {
             assert!(file.run(&run_args(&args)).is_err(), "{args:?}");
         }
+        for limit in ["4s", "4999ms", "61m", "-10s"] {
+            let error =
+                file.run(&run_args(&[&format!("--receive-timeout={limit}")])).err().unwrap().to_string();
+            assert!(error.contains("receive timeout") && error.contains("expected 5s to 1h"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_receive_timeout_is_taken_from_the_option_then_the_file_then_the_default() {
+        let of = |written: &str, args: &[&str]| {
+            file(&format!("{BOTH}{written}")).unwrap().run(&run_args(args)).unwrap().receive_timeout.as_secs()
+        };
+        let written = "[replication]\nreceive_timeout = \"30s\"\n";
+        assert_eq!((of("", &[]), of(written, &[])), (60, 30));
+        assert_eq!(of(written, &["--receive-timeout", "5s"]), 5);
     }
 }

@@ -1,6 +1,7 @@
 //! Following the source: opens both ends for the pipeline, again after every error.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use relevo_connect::ConnInfo;
 use relevo_model::{ChangeTarget, Fault, FaultClass, FlowName, Side, SourceIdentity};
@@ -63,6 +64,7 @@ struct Ends {
     synchronous_commit: bool,
     part_bytes: usize,
     buffer_bytes: usize,
+    receive_timeout: Duration,
     monitor: SourceMonitor,
     previous_pid: Option<i32>,
     wrong: watch::Receiver<Wrong>,
@@ -89,6 +91,7 @@ impl Sessions for Ends {
         let source = PgSource::start(StartOptions {
             part_bytes: self.part_bytes,
             buffer_bytes: self.buffer_bytes,
+            receive_timeout: self.receive_timeout,
             monitor: self.monitor.clone(),
             ..StartOptions::new(self.source.clone(), &self.flow, self.identity.clone(), from)
         })
@@ -129,6 +132,7 @@ pub async fn stream(
         synchronous_commit: settings.synchronous_commit == SynchronousCommitArg::On,
         part_bytes: settings.batch_bytes,
         buffer_bytes,
+        receive_timeout: settings.receive_timeout,
         monitor: board.source_monitor(),
         previous_pid: None,
         wrong: streamed.wrong,
