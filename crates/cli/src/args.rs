@@ -203,6 +203,9 @@ pub struct ErrorsArgs {
     /// At most so many.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
     pub limit: i64,
+    /// Remove them, and all older ones of the flow, once they are shown. Those that come meanwhile stay.
+    #[arg(long)]
+    pub clear: bool,
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,

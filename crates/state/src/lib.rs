@@ -18,7 +18,9 @@ pub use flow::{
     create_flow, flow, flows, forget_progress, mark_schema_ready, progress, set_state, try_lock,
 };
 pub use install::{VERSION, install, installed_version};
-pub use queue::{ErrorRecord, NewError, error_count, errors, record_errors};
+pub use queue::{
+    ERRORS_KEPT, ErrorRecord, NewError, clear_errors, error_count, errors, record_errors, trim_errors,
+};
 pub use statement::{finish_statement, pending_statements, save_statements};
 pub use table::{
     OtherTable, TableRecord, TableState, drop_table, mark_copied, mark_copying, register_table,

@@ -38,13 +38,25 @@ pub struct ErrorRecord {
     pub message: String,
 }
 
+/// How many of a flow's errors are kept: the newest. Older ones are removed now and then (see [`trim_errors`]).
+pub const ERRORS_KEPT: i64 = 10_000;
+/// How many one statement removes at most, so that none takes long.
+const TRIMMED_AT_ONCE: i64 = 10_000;
+
+/// Parameters: the flow, and an array each of kinds, schemas, tables, commit LSNs and messages.
 const RECORD: &str = "INSERT INTO relevo.error (flow, kind, schema_name, table_name, commit_lsn, message) \
-     VALUES ($1, $2, $3, $4, $5, $6)";
+     SELECT $1, e.kind, e.schema_name, e.table_name, e.commit_lsn, e.message \
+     FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), \
+     pg_catalog.unnest($5::pg_lsn[]), pg_catalog.unnest($6::text[])) \
+     WITH ORDINALITY AS e (kind, schema_name, table_name, commit_lsn, message, ordinal) ORDER BY e.ordinal";
+const TRIM: &str = "DELETE FROM relevo.error WHERE id IN \
+     (SELECT id FROM relevo.error WHERE flow = $1 ORDER BY id DESC OFFSET $2 LIMIT $3)";
+const CLEAR: &str = "DELETE FROM relevo.error WHERE flow = $1";
 const READ: &str = "SELECT id, at, kind, schema_name, table_name, commit_lsn, message FROM relevo.error \
      WHERE flow = $1 ORDER BY id DESC LIMIT $2";
 const COUNT: &str = "SELECT pg_catalog.count(*) FROM relevo.error WHERE flow = $1";
 
-/// Writes errors down, in order.
+/// Writes errors down, in order, by one statement.
 ///
 /// # Errors
 /// [`StateError::Sql`].
@@ -53,18 +65,42 @@ pub async fn record_errors(
     flow: &FlowName,
     errors: &[NewError],
 ) -> Result<(), StateError> {
-    for error in errors {
-        let (schema, table) = match &error.table {
-            Some((schema, table)) => (Some(schema), Some(table)),
-            None => (None, None),
-        };
-        let lsn = error.commit_lsn.map(|lsn| PgLsn::from(lsn.as_u64()));
-        client
-            .execute(RECORD, &[&flow.as_str(), &error.kind, &schema, &table, &lsn, &error.message])
-            .await
-            .map_err(StateError::sql("recording an error"))?;
+    if errors.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let table = |error: &NewError| error.table.clone().unzip();
+    let kinds: Vec<&str> = errors.iter().map(|error| error.kind).collect();
+    let (schemas, tables): (Vec<Option<String>>, Vec<Option<String>>) = errors.iter().map(table).unzip();
+    let lsn = |error: &NewError| error.commit_lsn.map(|lsn| PgLsn::from(lsn.as_u64()));
+    let lsns: Vec<Option<PgLsn>> = errors.iter().map(lsn).collect();
+    let messages: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
+    let done = client.execute(RECORD, &[&flow.as_str(), &kinds, &schemas, &tables, &lsns, &messages]).await;
+    done.map(drop).map_err(StateError::sql("recording errors"))
+}
+
+/// Removes all errors of the flow but the newest `kept`. Returns how many were removed.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn trim_errors(client: &impl GenericClient, flow: &FlowName, kept: i64) -> Result<u64, StateError> {
+    let mut removed = 0;
+    loop {
+        let done = client.execute(TRIM, &[&flow.as_str(), &kept, &TRIMMED_AT_ONCE]).await;
+        let count = done.map_err(StateError::sql("removing the oldest errors"))?;
+        removed += count;
+        if count < TRIMMED_AT_ONCE.unsigned_abs() {
+            return Ok(removed);
+        }
+    }
+}
+
+/// Removes every error of the flow that this session's transaction sees. Returns how many there were.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn clear_errors(client: &impl GenericClient, flow: &FlowName) -> Result<u64, StateError> {
+    let done = client.execute(CLEAR, &[&flow.as_str()]).await;
+    done.map_err(StateError::sql("removing the errors"))
 }
 
 /// The newest errors of the flow, newest first, at most `limit`.

@@ -79,4 +79,4 @@ CREATE TABLE relevo.error (
     message    text        NOT NULL
 );
 CREATE INDEX error_flow_at ON relevo.error (flow, at);
-COMMENT ON TABLE relevo.error IS 'What went wrong without stopping the flow, such as rows that an update did not find.';
+COMMENT ON TABLE relevo.error IS 'What went wrong without stopping the flow, such as rows that an update did not find. Of each flow the newest 10000 are kept; relevo errors --clear removes them.';
