@@ -98,6 +98,15 @@ const READ_ALL_FLOWS: &str =
     "SELECT name, state, detail, state_at, schema_ready, copy_attempt FROM relevo.flow ORDER BY name";
 const SET_STATE: &str = "UPDATE relevo.flow SET state = $2, detail = $3, state_at = pg_catalog.now() \
      WHERE name = $1 AND (state, detail) IS DISTINCT FROM ($2, $3)";
+/// The same, unless another session than `$4` (a process of the server) holds one of the locks `$5` and `$6`. Says whether
+/// it was so. `pg_locks` shows the two halves of a key as `classid` and `objid` (manual, *pg_locks*).
+const SAY_STATE: &str = "WITH other AS MATERIALIZED (SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l \
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> $4 \
+     AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()) \
+     AND ((l.classid::bigint << 32) | l.objid::bigint) IN ($5, $6)) AS works), \
+     said AS (UPDATE relevo.flow SET state = $2, detail = $3, state_at = pg_catalog.now() FROM other \
+     WHERE NOT other.works AND name = $1 AND (state, detail) IS DISTINCT FROM ($2, $3)) \
+     SELECT NOT works FROM other";
 const MARK_SCHEMA_READY: &str = "UPDATE relevo.flow SET schema_ready = true WHERE name = $1";
 const BEGIN_ATTEMPT: &str =
     "UPDATE relevo.flow SET copy_attempt = copy_attempt + 1 WHERE name = $1 RETURNING copy_attempt";
@@ -167,6 +176,15 @@ pub enum FlowLock {
     Copy,
 }
 
+impl FlowLock {
+    fn key(self, name: &FlowName) -> i64 {
+        match self {
+            Self::Apply => name.lock_key(),
+            Self::Copy => !name.lock_key(),
+        }
+    }
+}
+
 /// Takes a lock of the flow for this session, if no other session has it.
 ///
 /// # Errors
@@ -176,11 +194,10 @@ pub async fn try_lock(
     name: &FlowName,
     lock: FlowLock,
 ) -> Result<bool, StateError> {
-    let key = match lock {
-        FlowLock::Apply => name.lock_key(),
-        FlowLock::Copy => !name.lock_key(),
-    };
-    let row = client.query_one(TRY_LOCK, &[&key]).await.map_err(StateError::sql("taking the flow's lock"))?;
+    let row = client
+        .query_one(TRY_LOCK, &[&lock.key(name)])
+        .await
+        .map_err(StateError::sql("taking the flow's lock"))?;
     Ok(row.get(0))
 }
 
@@ -218,6 +235,26 @@ pub async fn set_state(
 ) -> Result<(), StateError> {
     let done = client.execute(SET_STATE, &[&name.as_str(), &state.as_str(), &detail]).await;
     done.map(drop).map_err(StateError::sql("recording the flow's state"))
+}
+
+/// The same as [`set_state`], unless another process works for the flow: what that one says must not be hidden. `own_pid` is
+/// the server's process of the caller's own applying session, 0 before there was one. Returns whether no other one works.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn say_state(
+    client: &impl GenericClient,
+    name: &FlowName,
+    state: FlowState,
+    detail: Option<&str>,
+    own_pid: i32,
+) -> Result<bool, StateError> {
+    let (apply, copy) = (FlowLock::Apply.key(name), FlowLock::Copy.key(name));
+    let row = client
+        .query_one(SAY_STATE, &[&name.as_str(), &state.as_str(), &detail, &own_pid, &apply, &copy])
+        .await
+        .map_err(StateError::sql("recording the flow's state"))?;
+    Ok(row.get(0))
 }
 
 /// Writes down that the tables exist on this side.

@@ -15,7 +15,7 @@ mod table;
 pub use error::StateError;
 pub use flow::{
     ADVANCE_PROGRESS, FlowLock, FlowRecord, FlowState, StoredProgress, begin_attempt, begin_streaming,
-    create_flow, flow, flows, forget_progress, mark_schema_ready, progress, set_state, try_lock,
+    create_flow, flow, flows, forget_progress, mark_schema_ready, progress, say_state, set_state, try_lock,
 };
 pub use install::{VERSION, install, installed_version};
 pub use queue::{

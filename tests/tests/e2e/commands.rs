@@ -599,6 +599,41 @@ async fn errors_lists_what_did_not_stop_the_flow() {
     let metrics = running.metrics().await;
     assert!(metrics.has_help("relevo_target_missing_rows_total"));
     assert_eq!(metrics.sum("relevo_target_missing_rows_total", &[]), Some(2.0));
+    // Cleared once they were shown; what is shown is not cut by that, and other flows keep theirs.
+    pair.target
+        .sql(
+            "INSERT INTO relevo.flow (name, state) VALUES ('other', 'stopped'); \
+             INSERT INTO relevo.error (flow, kind, message) VALUES ('other', 'x', 'of another flow')",
+        )
+        .await;
+    let cleared = pair.command("errors").args(["--clear", "--limit", "1"]).finish().expect_code(0).stdout;
+    assert_says(&cleared, &["public.t", "1 errors of flow e2e shown", "2 errors of flow e2e removed"]);
+    assert_eq!(errors().arg("--clear").finish().expect_code(0).json(), Value::Array(Vec::new()));
+    assert_eq!(pair.target.value::<i64>("SELECT count(*) FROM relevo.error").await, 1);
+    running.terminate();
+}
+
+#[tokio::test]
+async fn the_newest_errors_are_kept_and_older_ones_go() {
+    let pair = Pair::start(Version::V14, Version::V18).await;
+    pair.source.sql("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let mut running = pair.relevo().start();
+    running.wait_until_streaming().await;
+    running.terminate();
+    pair.target
+        .sql(
+            "INSERT INTO relevo.error (flow, kind, message) \
+             SELECT 'e2e', 'missing_row', n::text FROM generate_series(1, 25003) n",
+        )
+        .await;
+    running.restart();
+    let count = "SELECT count(*) FROM relevo.error";
+    wait_until("only the newest 10000 errors are left", PATIENCE, async || {
+        pair.target.value::<i64>(count).await == 10_000
+    })
+    .await;
+    let oldest: i32 = pair.target.value("SELECT min(message::int) FROM relevo.error").await;
+    assert_eq!(oldest, 15_004);
     running.terminate();
 }
 

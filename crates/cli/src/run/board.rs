@@ -1,6 +1,7 @@
 //! The bridge from what happens in a flow to what is shown of it: the board behind HTTP, the state stored on the
 //! target, and the copy's progress.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub struct FlowBoard {
     monitor: SourceMonitor,
     said: watch::Sender<Said>,
     bar: CopyBar,
+    applier_pid: AtomicI32,
     reason: Mutex<Option<String>>,
 }
 
@@ -38,6 +40,7 @@ impl FlowBoard {
             monitor: SourceMonitor::default(),
             said,
             bar: CopyBar::default(),
+            applier_pid: AtomicI32::new(0),
             reason: Mutex::default(),
         }
     }
@@ -52,6 +55,17 @@ impl FlowBoard {
     #[must_use]
     pub fn said(&self) -> watch::Receiver<Said> {
         self.said.subscribe()
+    }
+
+    /// The target's process of the session that applies, which holds the flow's lock.
+    pub fn applies(&self, backend_pid: i32) {
+        self.applier_pid.store(backend_pid, Ordering::Relaxed);
+    }
+
+    /// The last one that was told; 0: there was none yet.
+    #[must_use]
+    pub fn applier_pid(&self) -> i32 {
+        self.applier_pid.load(Ordering::Relaxed)
     }
 
     /// The flow's name is known now.

@@ -98,7 +98,7 @@ async fn follow(
 ) -> Result<(), CliError> {
     let Some(started) = begin(settings, board, shutdown).await? else { return Ok(()) };
     let keeper =
-        Keeper { info: settings.flow.target.clone(), flow: started.flow.clone(), said: board.said() };
+        Keeper { info: settings.flow.target.clone(), flow: started.flow.clone(), board: board.clone() };
     helpers.push(tokio::spawn(keeper.run(end.clone())));
     let Started { flow, identity, publications } = started;
     let wrong = publications.wrong();

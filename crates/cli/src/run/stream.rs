@@ -68,6 +68,7 @@ struct Ends {
     monitor: SourceMonitor,
     previous_pid: Option<i32>,
     wrong: watch::Receiver<Wrong>,
+    board: Arc<FlowBoard>,
 }
 
 impl Sessions for Ends {
@@ -85,6 +86,7 @@ impl Sessions for Ends {
         };
         let target = PgTarget::open(&self.target, options).await?;
         self.previous_pid = Some(target.backend_pid());
+        self.board.applies(target.backend_pid());
         // Of the same server: another one of a list of hosts would vouch for WAL that is not the target's.
         let probe = PgFlushProbe::open(&self.target.pinned(target.host()), &self.flow).await?;
         let from = target.progress().applied;
@@ -136,6 +138,7 @@ pub async fn stream(
         monitor: board.source_monitor(),
         previous_pid: None,
         wrong: streamed.wrong,
+        board: board.clone(),
     };
     let options = FlowOptions {
         batch_bytes: settings.batch_bytes,

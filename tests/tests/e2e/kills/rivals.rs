@@ -51,6 +51,45 @@ async fn a_second_relevo_of_a_flow_waits_explains_and_takes_over() {
     one_works_and_the_other_takes_over(&pair, &mut first, &mut second).await;
 }
 
+/// Notes every change of what the flow says of itself, whoever makes it.
+const LISTEN: &str = "
+CREATE TABLE said (state text, detail text);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO public.said VALUES (NEW.state, NEW.detail); RETURN NEW; END $$;
+CREATE TRIGGER note AFTER UPDATE ON relevo.flow FOR EACH ROW EXECUTE FUNCTION note();
+ALTER TABLE relevo.flow ENABLE ALWAYS TRIGGER note";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relevo_that_waits_does_not_hide_what_the_working_one_says() {
+    let pair = Pair::start(Version::V16, Version::V17).await;
+    pair.source.sql(HISTORY).await;
+    let state = "SELECT concat_ws(': ', state, detail) FROM relevo.flow";
+    let is_stored = async |wanted: &str| {
+        wait_until(&format!("the stored state is {wanted}"), PATIENCE, async || {
+            pair.target.value::<String>(state).await == wanted
+        })
+        .await;
+    };
+    let mut first = pair.relevo().start();
+    first.wait_until_streaming().await;
+    is_stored("streaming").await;
+    pair.target.sql(LISTEN).await;
+    let mut second = pair.relevo().start();
+    second.wait_for_log("another session applies this flow; waiting until it ends").await;
+    // Its last word comes after all its others.
+    second.terminate();
+    assert_eq!(pair.target.column("SELECT concat_ws(': ', state, detail) FROM said").await, [""; 0]);
+    is_stored("streaming").await;
+    // Whoever works says so, to the last word.
+    let mut third = pair.relevo().start();
+    third.wait_for_log("another session applies this flow; waiting until it ends").await;
+    first.terminate();
+    third.wait_until_streaming().await;
+    is_stored("streaming").await;
+    third.terminate();
+    is_stored("stopped").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_begin_at_once_on_an_empty_target_make_one_copy() {
     let pair = Pair::start(Version::V18, Version::V18).await;
