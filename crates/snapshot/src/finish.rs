@@ -1,16 +1,14 @@
 //! What comes after the rows: indexes and constraints, sequences, materialized views, statistics, and the note
 //! that the flow streams from here.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use relevo_catalog::{SequenceInfo, TableName};
+use relevo_catalog::TableName;
 use relevo_connect::{SqlSession, describe};
 use relevo_model::{Side, SourceIdentity};
 use relevo_state as state;
-use tokio_postgres::types::ToSql;
 
 use crate::plan::CopyPlan;
 use crate::schema::{begin, commit, create_after_rows};
+use crate::sequences::{SequenceMode, Sequences, sequence_stays};
 use crate::session::Sessions;
 use crate::{CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, Phase, SnapshotError, Stop, sql};
 
@@ -54,48 +52,21 @@ pub async fn finish(
         .await
 }
 
-/// Sets the selected sequences to where they stand on the source. Logical replication does not carry them, so this
-/// is their state at the copy; a hand-over sets them again.
+/// Sets the selected sequences to where they stand on the source at present; while the flow streams they follow it.
 async fn set_sequences(
     options: &CopyOptions,
     source: &SqlSession,
     target: &SqlSession,
     observer: &dyn CopyObserver,
 ) -> Result<(), SnapshotError> {
-    let wanted: Vec<SequenceInfo> = relevo_catalog::sequences(source)
-        .await
-        .map_err(SnapshotError::catalog(Side::Source))?
-        .into_iter()
-        .filter(|sequence| sequence.is_selected(&options.selection))
-        .collect();
-    let there = relevo_catalog::sequences(target).await.map_err(SnapshotError::catalog(Side::Target))?;
-    let by_name: BTreeSet<&TableName> = there.iter().map(|sequence| &sequence.name).collect();
-    let by_owner: BTreeMap<_, _> =
-        there.iter().filter_map(|sequence| Some((sequence.owned_by.as_ref()?, &sequence.name))).collect();
     let phase = Phase::Sequences;
-    observer.event(CopyEvent::PhaseStarted { phase, steps: wanted.len(), estimated_bytes: 0 });
-    for sequence in &wanted {
-        // The one of the same column may have another name; else the one of the same name.
-        let owned = sequence.owned_by.as_ref().and_then(|owner| by_owner.get(owner).copied());
-        let name = owned.or_else(|| by_name.get(&sequence.name).copied());
-        if let Err(problem) = set_sequence(sequence, name, target).await {
-            let message = format!("sequence {} keeps its value on the target: {problem}", sequence.name);
-            observer.event(CopyEvent::Warning { message: &message });
-        }
-        observer.event(CopyEvent::StepFinished { phase });
+    observer.event(CopyEvent::PhaseStarted { phase, steps: 1, estimated_bytes: 0 });
+    let done = Sequences::new(options.selection.clone()).set(source, target, SequenceMode::Exactly).await?;
+    for (sequence, problem) in &done.problems {
+        observer.event(CopyEvent::Warning { message: &sequence_stays(sequence, problem) });
     }
+    observer.event(CopyEvent::StepFinished { phase });
     Ok(())
-}
-
-async fn set_sequence(
-    sequence: &SequenceInfo,
-    on_target: Option<&TableName>,
-    target: &SqlSession,
-) -> Result<(), String> {
-    let value = sequence.value.ok_or("its value on the source may not be read; grant SELECT on it")?;
-    let name = on_target.ok_or("the target has no such sequence")?.quoted();
-    let parameters: [&(dyn ToSql + Sync); 3] = [&name, &value.last_value, &value.is_called];
-    target.execute(sql::SET_SEQUENCE, &parameters).await.map(drop).map_err(|error| describe(&error))
 }
 
 /// Fills the materialized views that are filled on the source. One view may read another, and how is not looked

@@ -24,6 +24,7 @@ mod pump;
 mod rows;
 mod schema;
 mod script;
+mod sequences;
 mod session;
 mod sql;
 mod unchanged;
@@ -37,6 +38,7 @@ pub use plan::{CopyPlan, SchemaAction, TableJob, plan, selected_tables};
 pub use publication::{Existing, mark_owner, owner, publish};
 pub use rows::{RowsCopied, copy_rows};
 pub use schema::copy_schema;
+pub use sequences::{SequenceMode, Sequences, SequencesSet, sequence_stays};
 
 #[cfg(test)]
 mod tests {

@@ -49,8 +49,11 @@ JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.schema
 JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind = 'm'
 ORDER BY 1, 2";
 
-/// Parameters: the sequence's name, quoted; its last value; whether that was handed out.
-pub(crate) const SET_SEQUENCE: &str = "SELECT pg_catalog.setval(($1::text)::pg_catalog.regclass, $2, $3)";
+/// Parameters: an array each of sequences' names, quoted, their last values, and whether those were handed out.
+pub(crate) const SET_SEQUENCES: &str = "
+SELECT pg_catalog.setval(s.name::pg_catalog.regclass, s.last_value, s.is_called)
+FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::int8[]), pg_catalog.unnest($3::bool[]))
+     AS s (name, last_value, is_called)";
 
 /// The publication's settings. A parameter: its name.
 pub(crate) const PUBLICATION: &str = "

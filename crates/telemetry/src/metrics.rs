@@ -49,6 +49,7 @@ pub struct Metrics {
     epoch: IntGauge,
     flow_state: GaugeVec,
     missing_rows: IntCounter,
+    sequences_set: IntCounter,
     last_contact: GaugeVec,
     position: GaugeVec,
     heartbeat_age: Gauge,
@@ -101,6 +102,7 @@ impl Metrics {
             epoch: IntGauge::with_opts(opts(names::EPOCH))?,
             flow_state: gauges(names::FLOW_STATE, &["state"])?,
             missing_rows: IntCounter::with_opts(opts(names::MISSING_ROWS))?,
+            sequences_set: IntCounter::with_opts(opts(names::SEQUENCES_SET))?,
             last_contact: gauges(names::LAST_CONTACT, &["side"])?,
             position: gauges(names::POSITION, &["stage"])?,
             heartbeat_age: Gauge::with_opts(opts(names::HEARTBEAT_AGE))?,
@@ -142,6 +144,7 @@ impl Metrics {
         register(Box::new(self.epoch.clone()))?;
         register(Box::new(self.flow_state.clone()))?;
         register(Box::new(self.missing_rows.clone()))?;
+        register(Box::new(self.sequences_set.clone()))?;
         register(Box::new(self.last_contact.clone()))?;
         register(Box::new(self.position.clone()))?;
         register(Box::new(self.heartbeat_age.clone()))?;
@@ -235,6 +238,11 @@ impl Metrics {
         let local = self.commit_to_visible.local();
         visible_after_seconds.for_each(|seconds| local.observe(seconds));
         local.flush();
+    }
+
+    /// Sequences were set on the target to where the source's stand.
+    pub fn sequences_set(&self, count: u64) {
+        self.sequences_set.inc_by(count);
     }
 
     pub(crate) fn set_tables(&self, counts: [u64; TableState::ALL.len()]) {

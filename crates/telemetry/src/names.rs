@@ -63,6 +63,8 @@ metrics! {
         "1 for the state that the flow is in, 0 for the others.";
     MISSING_ROWS = "relevo_target_missing_rows_total",
         "Rows that an update or delete did not find on the target. They are logged, with their keys.";
+    SEQUENCES_SET = "relevo_sequences_set_total",
+        "Sequences that were set on the target to where the source's stand, while streaming.";
     LAST_CONTACT = "relevo_last_contact_seconds",
         "Time since the side was heard from, in seconds; since the start when it never was.";
     POSITION = "relevo_position_bytes",

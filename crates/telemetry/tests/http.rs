@@ -156,6 +156,7 @@ async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
         "relevo_copy_rows_total",
         "relevo_copy_bytes_total",
         "relevo_target_missing_rows_total",
+        "relevo_sequences_set_total",
         "relevo_buffer_bytes",
         "relevo_spool_bytes",
         "relevo_commit_to_visible_seconds_count",

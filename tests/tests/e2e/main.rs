@@ -16,6 +16,7 @@ mod review_start;
 mod review_streaming;
 mod rights;
 mod schema;
+mod sequences;
 mod secrets;
 mod smoke;
 mod values;

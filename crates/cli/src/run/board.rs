@@ -1,6 +1,7 @@
 //! The bridge from what happens in a flow to what is shown of it: the board behind HTTP, the state stored on the
 //! target, and the copy's progress.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub struct FlowBoard {
     said: watch::Sender<Said>,
     bar: CopyBar,
     applier_pid: AtomicI32,
+    warned: Mutex<BTreeSet<String>>,
     reason: Mutex<Option<String>>,
 }
 
@@ -41,6 +43,7 @@ impl FlowBoard {
             said,
             bar: CopyBar::default(),
             applier_pid: AtomicI32::new(0),
+            warned: Mutex::default(),
             reason: Mutex::default(),
         }
     }
@@ -68,6 +71,22 @@ impl FlowBoard {
         self.applier_pid.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody is to be told: nobody was yet, of these very words.
+    #[must_use]
+    pub fn is_news(&self, text: &str) -> bool {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned())
+    }
+
+    /// What was said no longer holds: should it come again, it is news.
+    pub fn is_over(&self, text: &str) {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner).remove(text);
+    }
+
+    /// Sequences of the target were set to where the source's stand.
+    pub fn sequences_set(&self, count: usize) {
+        self.board.metrics().sequences_set(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
     /// The flow's name is known now.
     pub fn named(&self, flow: &FlowName) {
         self.board.set_name(flow.as_str());
@@ -76,6 +95,12 @@ impl FlowBoard {
     /// The main loop is alive.
     pub fn beat(&self) {
         self.board.beat();
+    }
+
+    /// What the flow does.
+    #[must_use]
+    pub fn state(&self) -> FlowState {
+        self.said.borrow().0
     }
 
     /// The flow does something else from now on.
@@ -233,7 +258,11 @@ impl CopyObserver for FlowBoard {
                 let size = output::bytes(bytes);
                 info!(table = name, rows, size, seconds = elapsed.as_secs_f64(), rate, "copy: table done");
             }
-            CopyEvent::Warning { message } => warn!("copy: {message}"),
+            CopyEvent::Warning { message } => {
+                if self.is_news(message) {
+                    warn!("copy: {message}");
+                }
+            }
         }
     }
 }

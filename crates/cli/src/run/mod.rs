@@ -7,6 +7,7 @@ mod keeper;
 mod monitor;
 pub mod progress;
 mod publications;
+mod sequences;
 mod sides;
 mod start;
 mod stream;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relevo_model::FaultClass;
+use relevo_snapshot::Sequences;
 use relevo_state::FlowState;
 use relevo_telemetry::{Board, HttpOptions, HttpServer, Identity, Role};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +29,7 @@ use tracing::{error, info, warn};
 use self::board::FlowBoard;
 use self::keeper::Keeper;
 use self::monitor::Watch;
+use self::sequences::SequenceFollower;
 use self::sides::Started;
 use self::watch_tables::TableWatch;
 use crate::args::RunArgs;
@@ -118,6 +121,15 @@ async fn follow(
         board: board.clone(),
     };
     helpers.push(tokio::spawn(tables.run(end.clone())));
+    let sequences = SequenceFollower {
+        source: settings.flow.source.clone(),
+        target: settings.flow.target.clone(),
+        flow: flow.clone(),
+        interval: settings.heartbeat_interval,
+        sequences: Sequences::new(settings.tables.selection.clone()),
+        board: board.clone(),
+    };
+    helpers.push(tokio::spawn(sequences.run(end.clone())));
     stream::stream(settings, stream::Streamed { flow, identity, wrong }, board, shutdown.clone()).await
 }
 
