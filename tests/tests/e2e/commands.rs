@@ -775,7 +775,11 @@ async fn check_passes_a_healthy_pair_and_reaches_every_severity() {
     let noted = findings(&pair, 0);
     found(&noted, "unlogged_tables", "notice");
     found(&noted, "materialized_views", "notice");
-    assert_says(found(&noted, "large_objects", "notice")["message"].as_str().unwrap(), &["1 large object"]);
+    assert_says(found(&noted, "large_objects", "warning")["message"].as_str().unwrap(), &["1 large object"]);
+    assert_says(
+        found(&noted, "large_objects", "warning")["remedy"].as_str().unwrap(),
+        &["bytea", "lo_import"],
+    );
     assert_says(
         found(&noted, "roles", "warning")["remedy"].as_str().unwrap(),
         &["CREATE ROLE \"owner_here\""],

@@ -57,7 +57,11 @@ fn large_objects(count: i64) -> Finding {
     if count == 0 {
         return Finding::ok(CHECK, Side::Source, "there are none");
     }
-    let message = format!("the {count} large objects of the database are not replicated");
-    Finding::notice(CHECK, Side::Source, message)
-        .mend("keep their content in bytea columns, or copy them by hand")
+    let plural = if count == 1 { "" } else { "s" };
+    let message =
+        format!("{count} large object{plural} of the database cannot be replicated and will be missing");
+    Finding::warning(CHECK, Side::Source, message).mend(
+        "keep their content in bytea columns; or copy them at the hand-over: lo_export on the source, lo_import with the \
+         same OID on the target; if nobody needs them: SELECT lo_unlink(oid) FROM pg_largeobject_metadata",
+    )
 }

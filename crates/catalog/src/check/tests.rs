@@ -413,7 +413,7 @@ fn what_is_not_replicated_is_noticed() {
     one("unlogged_tables", Notice, Source, |s, _| {
         s.left_out.push(("unlogged_tables".to_owned(), TableName::new("public", "u")));
     });
-    one("large_objects", Notice, Source, |s, _| s.large_objects = 3);
+    one("large_objects", Warning, Source, |s, _| s.large_objects = 3);
     one("selection", Warning, Source, |s, _| {
         s.tables.clear();
         s.all_tables.clear();
