@@ -103,7 +103,7 @@ impl Copy<'_> {
     /// target the copy creates everything itself, in a session in which the user's event triggers do not fire.
     async fn prepare(&mut self, options: &CopyOptions) -> Result<CopyPlan, StartFault> {
         let plan = relevo_snapshot::plan(&self.sides.source, &self.sides.target, options).await?;
-        tell(&plan.findings);
+        tell(self.board, &plan.findings);
         self.board.copy_planned(&plan.jobs);
         let target = &self.sides.target;
         // From here on the slot and the publications are this process's to make anew.
@@ -140,7 +140,7 @@ impl Copy<'_> {
             Existing::Replace,
         )
         .await?;
-        tell(&findings);
+        tell(self.board, &findings);
         if relevo_snapshot::owner(&self.sides.source, &self.flow).await?.as_ref() != Some(&into) {
             relevo_snapshot::mark_owner(&self.sides.source, &self.flow, &into).await?;
         }

@@ -5,6 +5,7 @@ use relevo_connect::SqlSession;
 use relevo_model::{FlowName, SourceIdentity};
 use tracing::{info, warn};
 
+use crate::run::board::FlowBoard;
 use crate::run::publications::Publications;
 
 /// A flow that is ready to stream.
@@ -29,9 +30,13 @@ pub struct Sides {
     pub target_facts: ServerFacts,
 }
 
-/// Logs what somebody should know. Errors are told by whoever ends because of them.
-pub fn tell(findings: &[Finding]) {
+/// Logs what somebody should know, once: several steps of a start, and several attempts, find the same. Errors are told by
+/// whoever ends because of them.
+pub fn tell(board: &FlowBoard, findings: &[Finding]) {
     for finding in findings {
+        if !board.is_news(&format!("{} {:?} {}", finding.check, finding.subject, finding.message)) {
+            continue;
+        }
         let subject = finding.subject.as_deref().unwrap_or_default();
         let remedy = finding.remedy.as_deref().unwrap_or_default();
         match finding.severity {

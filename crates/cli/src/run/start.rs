@@ -33,7 +33,9 @@ pub async fn begin(
         board.named(&flow);
         match resume(settings, board, &sides, &flow).await? {
             Some(started) => Ok(Begun::Started(started)),
-            None => check(settings, &sides, &flow).await.map(|()| Begun::Checked(Box::new(sides), flow)),
+            None => {
+                check(settings, board, &sides, &flow).await.map(|()| Begun::Checked(Box::new(sides), flow))
+            }
         }
     };
     let begun = tokio::select! {
@@ -84,14 +86,20 @@ async fn resume(
         relevo_catalog::user_tables(&sides.source).await.map_err(StartFault::catalog(Side::Source))?;
     let published = relevo_snapshot::selected_tables(tables, &settings.tables.selection);
     let by_root = settings.tables.via_partition_root;
-    tell(&relevo_snapshot::publish(&sides.source, flow, &published, by_root, Existing::Report).await?);
+    let findings = relevo_snapshot::publish(&sides.source, flow, &published, by_root, Existing::Report);
+    tell(board, &findings.await?);
     let mut publications = Publications::new(flow, by_root);
     publications.look(&sides.source).await?;
     Ok(Some(Started { flow: flow.clone(), identity: stored.source, publications }))
 }
 
 /// What `relevo check` says, before anything is changed.
-async fn check(settings: &RunSettings, sides: &Sides, flow: &FlowName) -> Result<(), StartFault> {
+async fn check(
+    settings: &RunSettings,
+    board: &FlowBoard,
+    sides: &Sides,
+    flow: &FlowName,
+) -> Result<(), StartFault> {
     info!(%flow, "no complete copy on the target; checking both sides");
     let findings = check_both(
         &sides.source,
@@ -101,7 +109,7 @@ async fn check(settings: &RunSettings, sides: &Sides, flow: &FlowName) -> Result
         flow,
     )
     .await;
-    tell(&findings);
+    tell(board, &findings);
     let errors: Vec<Finding> =
         findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
     if errors.is_empty() { Ok(()) } else { Err(StartFault::findings(&errors)) }
