@@ -3,6 +3,7 @@
 //! What may not enter: what happens while streaming (see `pump`), and decisions (see `verdict`).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Message, RowDescriptionBody};
@@ -10,12 +11,16 @@ use postgres_protocol::message::frontend;
 use relevo_connect::{Authenticated, ConnInfo, ConnectError, Place, ServerMessage, SessionSettings, Stream};
 use relevo_model::{Side, SourceLsn};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
 use crate::auth::{self, Login};
 use crate::frame::{Frame, Framed};
 use crate::slot::SlotInfo;
 use crate::verdict::PLUGIN;
 use crate::{SourceError, sql};
+
+/// A source that takes a connection and then says nothing must not be waited for for ever.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// What `IDENTIFY_SYSTEM` says (manual, *Streaming Replication Protocol*).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +85,8 @@ pub struct ReplicationConnection<S = Stream> {
     parameters: BTreeMap<String, String>,
     pid: i32,
     at: Place,
+    /// How long the answer to a command may take that is quick for a server that lives.
+    answer_limit: Duration,
 }
 
 impl ReplicationConnection {
@@ -136,9 +143,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
                 parameters: greeting.parameters,
                 pid: greeting.pid,
                 at: login.at.clone(),
+                answer_limit: ANSWER_LIMIT,
             },
             state,
         })
+    }
+
+    /// How long the source may be silent when it is asked something that is quickly answered; a minute if this is not
+    /// called. What may take long (making a slot, waiting for one) has no limit.
+    pub(crate) fn set_answer_limit(&mut self, limit: Duration) {
+        self.answer_limit = limit;
     }
 
     /// The process that serves this connection.
@@ -208,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
             (false, SlotSnapshot::Nothing) => "NOEXPORT_SNAPSHOT",
         };
         let command = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL {PLUGIN} {option}");
-        let rows = self.query(&command).await?;
+        let rows = self.query_patiently(&command).await?;
         let point = rows.require(&command, "consistent_point")?;
         Ok(CreatedSlot {
             consistent_point: point
@@ -223,8 +237,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
     /// # Errors
     /// The command fails: without `wait`, somebody uses the slot (55006).
     pub async fn drop_slot(&mut self, name: &str, wait: bool) -> Result<bool, SourceError> {
-        let wait = if wait { " WAIT" } else { "" };
-        match self.query(&format!("DROP_REPLICATION_SLOT {}{wait}", sql::identifier(name))).await {
+        let slot = sql::identifier(name);
+        let answer = match wait {
+            true => self.query_patiently(&format!("DROP_REPLICATION_SLOT {slot} WAIT")).await,
+            false => self.query(&format!("DROP_REPLICATION_SLOT {slot}")).await,
+        };
+        match answer {
             Ok(_) => Ok(true),
             Err(error) if error.code() == Some("42704") => Ok(false),
             Err(error) => Err(error),
@@ -264,6 +282,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
 
     /// Sends `START_REPLICATION …` and waits for the stream to begin.
     pub(crate) async fn start_replication(&mut self, command: &str) -> Result<(), SourceError> {
+        let limit = self.answer_limit;
+        timeout(limit, self.begin_stream(command))
+            .await
+            .unwrap_or(Err(SourceError::Silent { silence: limit }))
+    }
+
+    async fn begin_stream(&mut self, command: &str) -> Result<(), SourceError> {
         self.ask(command).await?;
         let mut failed = None;
         loop {
@@ -282,8 +307,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
         }
     }
 
-    /// One simple query. After an error of the server the connection can be used again.
+    /// One simple query that is quickly answered. After an error of the server the connection can be used again; after
+    /// any other, silence included, it cannot.
     pub(crate) async fn query(&mut self, command: &str) -> Result<Rows, SourceError> {
+        let limit = self.answer_limit;
+        timeout(limit, self.query_patiently(command))
+            .await
+            .unwrap_or(Err(SourceError::Silent { silence: limit }))
+    }
+
+    /// One simple query, however long it takes.
+    async fn query_patiently(&mut self, command: &str) -> Result<Rows, SourceError> {
         self.ask(command).await?;
         let (mut rows, mut failed) = (Rows::default(), None);
         loop {

@@ -86,6 +86,7 @@ where
     if connection.in_hot_standby() {
         return Err(SourceError::Standby { at: connection.place().clone() });
     }
+    connection.set_answer_limit(options.receive_timeout);
     let system = connection.identify_system().await?;
     same_source(&options.expected, &system)?;
     source_has(options.start_lsn, &system)?;

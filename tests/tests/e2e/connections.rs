@@ -583,6 +583,38 @@ async fn after_a_half_open_link_our_own_lost_walsender_is_ended() {
     relevo.terminate();
 }
 
+/// A server that waits for a lock is waited for; one that says nothing any more is not, although its link looks open.
+#[tokio::test]
+async fn a_side_that_falls_silent_before_the_stream_is_named_and_reached_anew() {
+    let pair = Pair::builder(Version::V16, Version::V16).proxied().start().await;
+    pair.source.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    let patient = |url: String| format!("{url}?connect_timeout=2");
+    for (node, proxy, side) in
+        [(&pair.source, pair.source_proxy(), "source"), (&pair.target, pair.target_proxy(), "target")]
+    {
+        let (source, target) = (patient(pair.source_url()), patient(pair.target_url()));
+        let table = if side == "source" { "t" } else { "relevo.version" };
+        let holder = node.try_connect("shop").await.unwrap();
+        holder.sql(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await;
+        let mut relevo = RelevoBuilder::run(&source, &target).name("e2e").start();
+        wait_until("the start waits for the lock", PATIENCE, async || {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+            holder.value::<i64>(waiting).await > 0
+        })
+        .await;
+        proxy.stall_both();
+        relevo.wait_for_log("no answer within 2 s").await;
+        let said = relevo.stderr();
+        let line = said.lines().find(|line| line.contains("no answer within 2 s")).unwrap();
+        assert!(line.contains(&format!("\"side\":\"{side}\"")), "{line}");
+        proxy.resume();
+        holder.sql("ROLLBACK").await;
+        relevo.wait_until_streaming().await;
+        pair.settle().await;
+        relevo.terminate();
+    }
+}
+
 /// With the shortest limit that can be set: the usual one is a minute, as that of `wal_receiver_timeout`.
 #[tokio::test]
 async fn a_source_that_falls_silent_is_noticed_and_reached_anew() {

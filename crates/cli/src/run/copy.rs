@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::args::SchemaArg;
+use crate::run::alive::while_alive;
 use crate::run::board::FlowBoard;
 use crate::run::fault::{StartFault, interrupted};
 use crate::run::publications::Publications;
@@ -60,9 +61,10 @@ pub struct Copy<'a> {
 /// Whatever is in the way.
 pub async fn run(mut copy: Copy<'_>) -> Result<Started, StartFault> {
     let options = copy.options();
+    let servers = copy.sides.servers(copy.settings);
     let prepared = tokio::select! {
         () = copy.shutdown.cancelled() => return Err(interrupted()),
-        prepared = copy.prepare(&options) => prepared?,
+        prepared = while_alive(&servers, copy.prepare(&options)) => prepared??,
     };
     copy.board.set_state(FlowState::Copying, None);
     let result = copy.snapshot_and_rows(&options, &prepared).await;

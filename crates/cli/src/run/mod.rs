@@ -1,5 +1,6 @@
 //! `relevo run`: begin the flow, or go on with it, and keep it running until somebody stops it.
 
+mod alive;
 pub mod board;
 mod copy;
 mod fault;

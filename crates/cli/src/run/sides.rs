@@ -2,11 +2,13 @@
 
 use relevo_catalog::{Finding, ServerFacts, Severity};
 use relevo_connect::SqlSession;
-use relevo_model::{FlowName, SourceIdentity};
+use relevo_model::{FlowName, Side, SourceIdentity};
 use tracing::{info, warn};
 
+use crate::run::alive::Server;
 use crate::run::board::FlowBoard;
 use crate::run::publications::Publications;
+use crate::settings::RunSettings;
 
 /// A flow that is ready to stream.
 pub struct Started {
@@ -28,6 +30,24 @@ pub struct Sides {
     pub source_facts: ServerFacts,
     /// What the target is.
     pub target_facts: ServerFacts,
+}
+
+impl Sides {
+    /// Both servers, the very ones that were reached.
+    #[must_use]
+    pub fn servers(&self, settings: &RunSettings) -> [Server; 2] {
+        servers(settings, &self.source, &self.target)
+    }
+}
+
+/// The servers of these sessions, for whoever watches whether they live.
+#[must_use]
+pub fn servers(settings: &RunSettings, source: &SqlSession, target: &SqlSession) -> [Server; 2] {
+    let flow = &settings.flow;
+    [
+        Server { info: flow.source.pinned(source.host()), side: Side::Source },
+        Server { info: flow.target.pinned(target.host()), side: Side::Target },
+    ]
 }
 
 /// Logs what somebody should know, once: several steps of a start, and several attempts, find the same. Errors are told by

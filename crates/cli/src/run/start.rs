@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::connect;
+use crate::run::alive::while_alive;
 use crate::run::board::FlowBoard;
 use crate::run::copy::{self, Copy};
 use crate::run::fault::{StartFault, interrupted};
 use crate::run::publications::Publications;
-use crate::run::sides::{Sides, Started, tell};
+use crate::run::sides::{Sides, Started, servers, tell};
 use crate::settings::RunSettings;
 
 /// Goes on with the flow, or prepares and copies it. Begins from scratch when called again after an error.
@@ -29,14 +30,20 @@ pub async fn begin(
 ) -> Result<Started, StartFault> {
     let work = async {
         let sides = open(settings).await?;
+        let servers = sides.servers(settings);
         let flow = connect::flow_name(settings.flow.name.as_ref(), &sides.source_facts, &sides.target_facts);
         board.named(&flow);
-        match resume(settings, board, &sides, &flow).await? {
-            Some(started) => Ok(Begun::Started(started)),
-            None => {
-                check(settings, board, &sides, &flow).await.map(|()| Begun::Checked(Box::new(sides), flow))
+        let work = async {
+            let resumed = resume(settings, board, &sides, &flow).await?;
+            if resumed.is_none() {
+                check(settings, board, &sides, &flow).await?;
             }
-        }
+            Ok::<_, StartFault>(resumed)
+        };
+        Ok::<_, StartFault>(match while_alive(&servers, work).await?? {
+            Some(started) => Begun::Started(started),
+            None => Begun::Checked(Box::new(sides), flow),
+        })
     };
     let begun = tokio::select! {
         () = shutdown.cancelled() => return Err(interrupted()),
@@ -60,8 +67,14 @@ enum Begun {
 async fn open(settings: &RunSettings) -> Result<Sides, StartFault> {
     let source = connect::session(&settings.flow.source, Side::Source).await?;
     let target = connect::session(&settings.flow.target, Side::Target).await?;
-    let source_facts = relevo_catalog::server(&source).await.map_err(StartFault::catalog(Side::Source))?;
-    let target_facts = relevo_catalog::server(&target).await.map_err(StartFault::catalog(Side::Target))?;
+    let servers = servers(settings, &source, &target);
+    let facts = async {
+        let failed = StartFault::catalog;
+        let source = relevo_catalog::server(&source).await.map_err(failed(Side::Source))?;
+        let target = relevo_catalog::server(&target).await.map_err(failed(Side::Target))?;
+        Ok::<_, StartFault>((source, target))
+    };
+    let (source_facts, target_facts) = while_alive(&servers, facts).await??;
     Ok(Sides { source, target, source_facts, target_facts })
 }
 

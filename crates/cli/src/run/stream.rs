@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::SynchronousCommitArg;
 use crate::error::CliError;
+use crate::run::alive::{Server, while_alive};
 use crate::run::board::FlowBoard;
 use crate::run::publications::{Guarded, StreamError, Wrong, must_be_right};
 use crate::settings::RunSettings;
@@ -84,11 +85,16 @@ impl Sessions for Ends {
             synchronous_commit: self.synchronous_commit,
             previous_pid: self.previous_pid,
         };
-        let target = PgTarget::open(&self.target, options).await?;
+        // A lock may be waited for as long as it takes, but not a server that is silent.
+        let server = [Server { info: self.target.clone(), side: Side::Target }];
+        let target = while_alive(&server, PgTarget::open(&self.target, options)).await;
+        let target = target.map_err(TargetError::from)??;
         self.previous_pid = Some(target.backend_pid());
         self.board.applies(target.backend_pid());
         // Of the same server: another one of a list of hosts would vouch for WAL that is not the target's.
-        let probe = PgFlushProbe::open(&self.target.pinned(target.host()), &self.flow).await?;
+        let pinned = self.target.pinned(target.host());
+        let probe = while_alive(&server, PgFlushProbe::open(&pinned, &self.flow)).await;
+        let probe = probe.map_err(TargetError::from)??;
         let from = target.progress().applied;
         let source = PgSource::start(StartOptions {
             part_bytes: self.part_bytes,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relevo_connect::ChannelBinding;
-use relevo_model::{Fault, FaultClass, SourceLsn};
+use relevo_model::{Fault, FaultClass, Side, SourceLsn};
 use tokio::time::Instant;
 
 use super::server::{Server, done, error, login, message, options, row};
@@ -61,6 +61,48 @@ async fn another_server_is_refused() {
     let error = outcome.unwrap_err();
     assert!(matches!(error, SourceError::Refused(Refusal::OtherSystem { .. })), "{error}");
     assert_eq!(error.class(), FaultClass::Refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_falls_silent_before_the_stream_is_given_up() {
+    for answered in 0..4 {
+        let start = Instant::now();
+        let outcome = begun(options(100), async |server| {
+            if answered > 0 {
+                server.identify("7").await;
+            }
+            if answered > 1 {
+                server.settings().await;
+            }
+            if answered > 2 {
+                server.slot(None).await;
+            }
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        });
+        let error = outcome.await.unwrap_err();
+        assert!(matches!(error, SourceError::Silent { .. }), "{error}");
+        assert_eq!((error.class(), error.side()), (FaultClass::Transient, Side::Source));
+        assert!(start.elapsed() >= Duration::from_secs(60), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_take_long_is_waited_for() {
+    let (mut server, client) = Server::pair();
+    let work = async {
+        let mut connection =
+            ReplicationConnection::log_in(client, &login(ChannelBinding::Prefer)).await.unwrap().session;
+        connection.create_slot("s", SlotSnapshot::Nothing).await.unwrap()
+    };
+    let served = async {
+        server.trust().await;
+        assert!(server.query().await.starts_with("CREATE_REPLICATION_SLOT"));
+        tokio::time::sleep(Duration::from_secs(7200)).await;
+        let created = [("slot_name", Some("s")), ("consistent_point", Some("0/64")), ("snapshot_name", None)];
+        server.send([row(&created), done()].concat()).await;
+    };
+    let (created, ()) = tokio::join!(work, served);
+    assert_eq!(created.consistent_point, SourceLsn::new(100));
 }
 
 #[tokio::test(start_paused = true)]
