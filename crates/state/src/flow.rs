@@ -98,10 +98,10 @@ const READ_ALL_FLOWS: &str =
     "SELECT name, state, detail, state_at, schema_ready, copy_attempt FROM relevo.flow ORDER BY name";
 const SET_STATE: &str = "UPDATE relevo.flow SET state = $2, detail = $3, state_at = pg_catalog.now() \
      WHERE name = $1 AND (state, detail) IS DISTINCT FROM ($2, $3)";
-/// The same, unless another session than `$4` (a process of the server) holds one of the locks `$5` and `$6`. Says whether
+/// The same, unless another session than those of `$4` (processes of the server) holds one of the locks `$5` and `$6`. Says whether
 /// it was so. `pg_locks` shows the two halves of a key as `classid` and `objid` (manual, *pg_locks*).
 const SAY_STATE: &str = "WITH other AS MATERIALIZED (SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l \
-     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> $4 \
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> ALL ($4::int4[]) \
      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()) \
      AND ((l.classid::bigint << 32) | l.objid::bigint) IN ($5, $6)) AS works), \
      said AS (UPDATE relevo.flow SET state = $2, detail = $3, state_at = pg_catalog.now() FROM other \
@@ -237,8 +237,8 @@ pub async fn set_state(
     done.map(drop).map_err(StateError::sql("recording the flow's state"))
 }
 
-/// The same as [`set_state`], unless another process works for the flow: what that one says must not be hidden. `own_pid` is
-/// the server's process of the caller's own applying session, 0 before there was one. Returns whether no other one works.
+/// The same as [`set_state`], unless another process works for the flow: what that one says must not be hidden. `own_pids`
+/// are the server's processes of the caller's own sessions that have taken a lock. Returns whether no other one works.
 ///
 /// # Errors
 /// [`StateError::Sql`].
@@ -247,11 +247,11 @@ pub async fn say_state(
     name: &FlowName,
     state: FlowState,
     detail: Option<&str>,
-    own_pid: i32,
+    own_pids: &[i32],
 ) -> Result<bool, StateError> {
     let (apply, copy) = (FlowLock::Apply.key(name), FlowLock::Copy.key(name));
     let row = client
-        .query_one(SAY_STATE, &[&name.as_str(), &state.as_str(), &detail, &own_pid, &apply, &copy])
+        .query_one(SAY_STATE, &[&name.as_str(), &state.as_str(), &detail, &own_pids, &apply, &copy])
         .await
         .map_err(StateError::sql("recording the flow's state"))?;
     Ok(row.get(0))

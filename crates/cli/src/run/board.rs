@@ -2,7 +2,6 @@
 //! target, and the copy's progress.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,13 +20,16 @@ use crate::run::progress::CopyBar;
 /// What the flow says of itself, to be stored on the target.
 pub type Said = (FlowState, Option<String>);
 
+/// How many sessions with a lock are remembered: that of the copy, the one that applies, and the one before it.
+const OWN_PIDS: usize = 3;
+
 /// What is known of the flow, and who wants to know it.
 pub struct FlowBoard {
     board: Arc<Board>,
     monitor: SourceMonitor,
     said: watch::Sender<Said>,
     bar: CopyBar,
-    applier_pid: AtomicI32,
+    own_pids: Mutex<Vec<i32>>,
     warned: Mutex<BTreeSet<String>>,
     reason: Mutex<Option<String>>,
 }
@@ -42,7 +44,7 @@ impl FlowBoard {
             monitor: SourceMonitor::default(),
             said,
             bar: CopyBar::default(),
-            applier_pid: AtomicI32::new(0),
+            own_pids: Mutex::default(),
             warned: Mutex::default(),
             reason: Mutex::default(),
         }
@@ -60,15 +62,19 @@ impl FlowBoard {
         self.said.subscribe()
     }
 
-    /// The target's process of the session that applies, which holds the flow's lock.
-    pub fn applies(&self, backend_pid: i32) {
-        self.applier_pid.store(backend_pid, Ordering::Relaxed);
+    /// A session of this process has taken a lock of the flow; the target's process of that session.
+    pub fn holds_lock(&self, backend_pid: i32) {
+        let mut pids = self.own_pids.lock().unwrap_or_else(PoisonError::into_inner);
+        pids.insert(0, backend_pid);
+        pids.truncate(OWN_PIDS);
+        // What could not be stored because somebody held the lock perhaps can be now.
+        self.said.send_modify(|_| {});
     }
 
-    /// The last one that was told; 0: there was none yet.
+    /// The sessions that have taken a lock of the flow, the last one first. Some of them may have ended.
     #[must_use]
-    pub fn applier_pid(&self) -> i32 {
-        self.applier_pid.load(Ordering::Relaxed)
+    pub fn own_pids(&self) -> Vec<i32> {
+        self.own_pids.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether somebody is to be told: nobody was yet, of these very words.

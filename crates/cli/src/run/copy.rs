@@ -120,6 +120,7 @@ impl Copy<'_> {
                 text: format!("another Relevo copies flow {}; waiting until it is done", self.flow),
             });
         }
+        self.board.holds_lock(target.backend_pid());
         if self.is_complete().await? {
             return Err(StartFault {
                 side: Side::Target,

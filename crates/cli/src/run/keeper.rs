@@ -45,7 +45,7 @@ impl Keeper {
             tokio::select! {
                 () = end.cancelled() => break,
                 () = tokio::time::sleep(RETRY_PAUSE), if !stored => {}
-                changed = said.changed(), if stored => if changed.is_err() { break },
+                changed = said.changed() => if changed.is_err() { break },
                 _ = trims.tick() => self.trim(&mut session).await,
             }
         }
@@ -59,8 +59,8 @@ impl Keeper {
     async fn store(&self, session: &mut Option<SqlSession>, (state, detail): &Said) -> bool {
         let work = async {
             let open = self.open(session).await?;
-            let pid = self.board.applier_pid();
-            let done = state::say_state(&*open, &self.flow, *state, detail.as_deref(), pid).await;
+            let own = self.board.own_pids();
+            let done = state::say_state(&*open, &self.flow, *state, detail.as_deref(), &own).await;
             *session = Some(open);
             done.map_err(|error| error.to_string())
         };

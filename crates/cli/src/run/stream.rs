@@ -90,7 +90,7 @@ impl Sessions for Ends {
         let target = while_alive(&server, PgTarget::open(&self.target, options)).await;
         let target = target.map_err(TargetError::from)??;
         self.previous_pid = Some(target.backend_pid());
-        self.board.applies(target.backend_pid());
+        self.board.holds_lock(target.backend_pid());
         // Of the same server: another one of a list of hosts would vouch for WAL that is not the target's.
         let pinned = self.target.pinned(target.host());
         let probe = while_alive(&server, PgFlushProbe::open(&pinned, &self.flow)).await;
