@@ -43,8 +43,8 @@ pub struct SequencesSet {
 #[derive(Debug)]
 pub struct Sequences {
     selection: Selection,
-    /// Where the source's stood when it was last looked at, and the target's was not behind. What is known only here is lost with the
-    /// process: a sequence that went back while nobody looked stays ahead on the target, and is spoken of.
+    /// Where the source's stood when it was last looked at, and the target's was not behind. What is known only here is
+    /// lost with the process: a sequence that went back while nobody looked stays ahead on the target, and is spoken of.
     seen: BTreeMap<TableName, SequenceValue>,
 }
 

@@ -98,8 +98,8 @@ const READ_ALL_FLOWS: &str =
     "SELECT name, state, detail, state_at, schema_ready, copy_attempt FROM relevo.flow ORDER BY name";
 const SET_STATE: &str = "UPDATE relevo.flow SET state = $2, detail = $3, state_at = pg_catalog.now() \
      WHERE name = $1 AND (state, detail) IS DISTINCT FROM ($2, $3)";
-/// The same, unless another session than those of `$4` (processes of the server) holds one of the locks `$5` and `$6`. Says whether
-/// it was so. `pg_locks` shows the two halves of a key as `classid` and `objid` (manual, *pg_locks*).
+/// The same, unless another session than those of `$4` (processes of the server) holds one of the locks `$5` and `$6`.
+/// Says whether none does. `pg_locks` shows the two halves of a key as `classid` and `objid` (manual, *pg_locks*).
 const SAY_STATE: &str = "WITH other AS MATERIALIZED (SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l \
      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> ALL ($4::int4[]) \
      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()) \

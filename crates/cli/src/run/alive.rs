@@ -1,7 +1,7 @@
 //! Notices that a server has fallen silent while something is asked of it that may take long.
 //!
-//! How long a query may take cannot be said: it may wait for a lock, or read the catalogs of a hundred thousand tables. But a
-//! server that lives takes another connection meanwhile. What may not enter: what is asked.
+//! How long a query may take cannot be said: it may wait for a lock, or read the catalogs of a hundred thousand tables.
+//! But a server that lives takes another connection meanwhile. What may not enter: what is asked.
 
 use std::time::Duration;
 

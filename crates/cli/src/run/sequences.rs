@@ -21,9 +21,9 @@ use crate::run::board::FlowBoard;
 /// No answer for so long: both connections are given up and opened again.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// Below the usual `deadlock_timeout` of 1 s: should the applying session truncate with RESTART IDENTITY at the same time, it
-/// is this one that gives way. And a server gives up by itself what nobody waits for any more, so that it does not set a
-/// sequence to what it was long ago.
+/// Below the usual `deadlock_timeout` of 1 s: should the applying session truncate with RESTART IDENTITY at the same time,
+/// it is this one that gives way. And a server gives up by itself what nobody waits for any more, so that it does not set
+/// a sequence to what it was long ago.
 const LOCK_TIMEOUT: &str = "500ms";
 const STATEMENT_TIMEOUT: &str = "20s";
 
