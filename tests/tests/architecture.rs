@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("snapshot", &["model", "connect", "state", "catalog"]),
     ("pipeline", &["model"]),
     ("telemetry", &["model"]),
+    ("spool", &[]),
     (
         "cli",
         &[
@@ -32,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "snapshot",
             "pipeline",
             "telemetry",
+            "spool",
         ],
     ),
     // The judge shares nothing with what it judges.
@@ -44,6 +46,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("pgoutput", &["tokio", "tokio-postgres", "postgres-protocol"]),
     ("pipeline", &["tokio-postgres", "postgres-protocol", "axum"]),
     ("telemetry", &["tokio-postgres", "postgres-protocol"]),
+    ("spool", &["tokio", "tokio-postgres", "postgres-protocol"]),
     ("target", &["postgres-protocol"]),
     ("snapshot", &["postgres-protocol"]),
 ];
