@@ -381,9 +381,10 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         self.forget_buffer();
-        if self.ragged {
-            // The best that can be done; opening the log cuts it off again.
-            let _ = self.open_file();
+        if self.ragged && self.open_file().is_err() {
+            // What is left behind the end takes room until the log is opened again, which cuts it off.
+            let length = std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
+            self.shared.settle(0, length.saturating_sub(self.end.offset));
         }
     }
 }

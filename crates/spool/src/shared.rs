@@ -119,10 +119,11 @@ impl Shared {
         })
     }
 
-    /// Replaces what was taken for something by what it really takes.
+    /// Replaces what was taken for something by what it really takes. A file that was changed by hand may free more
+    /// than was ever counted; that must not make the spool look full.
     pub(crate) fn settle(&self, reserved_bytes: u64, real_bytes: u64) {
-        self.counters.used_bytes.fetch_add(real_bytes, Relaxed);
-        self.counters.used_bytes.fetch_sub(reserved_bytes, Relaxed);
+        let settled = |used: u64| Some(used.saturating_add(real_bytes).saturating_sub(reserved_bytes));
+        let _ = self.counters.used_bytes.fetch_update(Relaxed, Relaxed, settled);
     }
 
     /// Takes memory for a buffer that is to hold `total` bytes, of which it has `held`. A log gets up to a quarter of

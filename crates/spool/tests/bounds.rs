@@ -75,6 +75,11 @@ fn thousands_of_logs_share_memory_and_files() {
     }
     spool.sync_all(&mut logs).unwrap();
     assert_eq!((usage.open_files(), usage.buffered_bytes()), (0, 0));
+    for n in 0..logs.len() {
+        // The seal says that each was synced up to its end.
+        let bytes = fs::read(file_of(dir.path(), &format!("table%20{n}"))).unwrap();
+        assert_eq!(u64::from_le_bytes(bytes[24..32].try_into().unwrap()), bytes.len() as u64);
+    }
     for (n, log) in logs.iter_mut().enumerate() {
         let wanted: Vec<Frame> = (0..3).map(|round| (round, noise(700, n as u64 + round))).collect();
         assert_eq!(frames(log).unwrap(), wanted);
@@ -198,7 +203,7 @@ fn a_mark_of_another_log_is_refused() {
 
 #[test]
 fn a_full_disk_is_told_apart_and_the_log_goes_on() {
-    // Writes beyond RLIMIT_FSIZE fail too, but by a signal; /dev/full is the one file without room.
+    // The one file without room that needs no file system of its own.
     let dir = tempfile::tempdir().unwrap();
     let spool = tiny(dir.path());
     let mut log = spool.log("t").unwrap();
@@ -213,6 +218,7 @@ fn a_full_disk_is_told_apart_and_the_log_goes_on() {
     assert!(error.to_string().contains("no room left"), "{error}");
     fs::rename(&aside, &file).unwrap();
     drop(log);
+    assert_eq!(spool.used_bytes(), true_bytes(dir.path()));
     let mut log = spool.log("t").unwrap();
     assert_eq!(frames(&mut log).unwrap(), [(1, b"first".to_vec())]);
 }
