@@ -222,3 +222,28 @@ fn a_full_disk_is_told_apart_and_the_log_goes_on() {
     let mut log = spool.log("t").unwrap();
     assert_eq!(frames(&mut log).unwrap(), [(1, b"first".to_vec())]);
 }
+
+#[test]
+fn after_a_failed_sync_a_log_must_be_opened_again_and_ends_where_it_was_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = tiny(dir.path());
+    let mut log = spool.log("t").unwrap();
+    log.append(1, b"first").unwrap();
+    log.sync().unwrap();
+    let (file, aside) = (file_of(dir.path(), "t"), dir.path().join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    // It takes every write and no sync.
+    std::os::unix::fs::symlink("/dev/null", &file).unwrap();
+    log.append(2, b"second").unwrap();
+    let error = log.sync().unwrap_err();
+    assert!(matches!(error, SpoolError::Io { doing: "syncing", .. }), "{error:?}");
+    assert!(matches!(log.append(3, b"third"), Err(SpoolError::Broken { .. })));
+    assert!(matches!(spool.sync_all([&mut log]), Err(SpoolError::Broken { .. })));
+    assert!(matches!(log.truncate_from(0), Err(SpoolError::Broken { .. })));
+    assert!(matches!(log.read(), Err(SpoolError::Broken { .. })));
+    fs::rename(&aside, &file).unwrap();
+    drop(log);
+    let mut log = spool.log("t").unwrap();
+    log.append(3, b"third").unwrap();
+    assert_eq!(frames(&mut log).unwrap(), [(1, b"first".to_vec()), (3, b"third".to_vec())]);
+}
