@@ -5,10 +5,10 @@ CARGO ?= cargo
 NO_INPUT := </dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch build test demo soak fmt lint docs ci clean
+.PHONY: help fetch build test demo bench-copy soak fmt lint docs ci clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 fetch: ## Install or download what tests and demo need (PostgreSQL 14 to 18, tools); nothing to do: no network.
 	@bash tests/tools/fetch.sh $(NO_INPUT)
@@ -22,6 +22,12 @@ test: fetch build ## Run the unit, property and end-to-end tests.
 
 demo: fetch build ## Show a standby that follows its master through load and a SIGKILL.
 	@$(CARGO) run --quiet --package relevo-tests --bin demo $(NO_INPUT)
+
+bench-copy: fetch ## Time the copy against pgcopydb, a native subscription and the floor: make bench-copy SCALE=50 ROUNDS=2 JOBS=2.
+	@bash tests/tools/fetch.sh pgcopydb $(NO_INPUT)
+	$(CARGO) build --release --package relevo-cli --package relevo-tests --bins $(NO_INPUT)
+	@# Not by cargo run: of one package alone it would build everything again, with other features.
+	@$${CARGO_TARGET_DIR:-target}/release/bench_copy $(NO_INPUT)
 
 soak: fetch build ## Run the tests again with other seeds and longer rounds: make soak ROUNDS=10 FACTOR=5.
 	@for round in $$(seq 1 $(or $(ROUNDS),5)); do \

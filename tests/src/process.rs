@@ -108,6 +108,15 @@ pub fn is_running(pid: u32) -> bool {
     stat_field(pid, 0).is_some_and(|state| state != "Z" && state != "X")
 }
 
+/// The processor time of a process, in seconds: its own, and that of its ended children and theirs (`proc(5)`).
+#[must_use]
+pub fn cpu_seconds(pid: u32) -> (f64, f64) {
+    // USER_HZ, in which the kernel counts for programs, is 100 on every architecture that the tests run on.
+    let field =
+        |index| stat_field(pid, index).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
+    (field(11) + field(12), field(13) + field(14))
+}
+
 fn parent_of(pid: u32) -> Option<u32> {
     stat_field(pid, 1)?.parse().ok()
 }

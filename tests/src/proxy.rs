@@ -12,6 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::ports::Port;
+use crate::wait::wait_until_some;
+
+/// How long a closed listener may linger.
+const BIND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which way bytes go through a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +100,12 @@ impl Proxy {
 
     /// Takes connections (again).
     pub async fn accept(&self) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port())).await.expect("a reserved port");
+        // A server that is being started holds what was open at its fork until it runs its own program, and with it the
+        // listener that was closed here meanwhile.
+        let listener = wait_until_some("a listener at the reserved port", BIND_PATIENCE, async || {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, self.port())).await.map_err(|error| error.to_string())
+        })
+        .await;
         let shared = Arc::clone(&self.shared);
         let acceptor = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {

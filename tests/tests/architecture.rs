@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pipeline", &["model"]),
     ("telemetry", &["model"]),
     ("spool", &[]),
+    ("arrivals", &["model", "pgoutput", "spool"]),
     (
         "cli",
         &[
@@ -33,7 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "snapshot",
             "pipeline",
             "telemetry",
-            "spool",
+            "arrivals",
         ],
     ),
     // The judge shares nothing with what it judges.
@@ -47,6 +48,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("pipeline", &["tokio-postgres", "postgres-protocol", "axum"]),
     ("telemetry", &["tokio-postgres", "postgres-protocol"]),
     ("spool", &["tokio", "tokio-postgres", "postgres-protocol"]),
+    ("arrivals", &["tokio-postgres", "postgres-protocol"]),
     ("target", &["postgres-protocol"]),
     ("snapshot", &["postgres-protocol"]),
 ];

@@ -6,6 +6,8 @@
 # says nothing and needs no network. Everything is put together under a temporary name and moved into place, so
 # that an interrupted run leaves nothing that looks complete.
 #
+# "fetch.sh pgcopydb" installs only that, for the benchmark of the copy.
+#
 #   .cache/postgres/<major>/bin          postgres, initdb, pg_ctl (<major>/bin is a symlink for an installed server)
 #   .cache/postgres/client-<major>/bin   pg_dump, psql, pgbench
 #   .cache/postgres/manifest.json        the versions, and the extensions of each server; the tests read it
@@ -82,6 +84,19 @@ needs_packages() {
         done
     fi
     return 1
+}
+
+# What the copy is measured against. Without it that column of the benchmark is missing, which the benchmark says.
+install_pgcopydb() {
+    command -v pgcopydb >/dev/null && return
+    if ! is_root || ! command -v apt-get >/dev/null; then
+        say "pgcopydb is missing and can only be installed by root on Debian; the benchmark goes without it"
+        return
+    fi
+    say "installing pgcopydb"
+    apt-get update -qq </dev/null >/dev/null 2>&1 || true
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgcopydb </dev/null >/dev/null 2>&1 ||
+        say "apt-get could not install pgcopydb; the benchmark goes without it"
 }
 
 install_nextest() {
@@ -245,4 +260,8 @@ main() {
     install_nextest
 }
 
-main "$@"
+case ${1:-} in
+    '') main ;;
+    pgcopydb) install_pgcopydb ;;
+    *) fail "what is $1? Without an argument: all that tests need; pgcopydb: what the benchmark needs besides" ;;
+esac

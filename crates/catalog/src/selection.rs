@@ -1,5 +1,6 @@
 //! Which tables take part: patterns over `schema.table`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -117,13 +118,15 @@ fn wildcard(pattern: &str, text: &str) -> bool {
 pub struct Selection {
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
+    /// These tables and no others, whatever the patterns say.
+    only: Option<BTreeSet<TableName>>,
 }
 
 impl Selection {
     /// A selection from patterns. No include pattern means every table.
     #[must_use]
     pub fn new(include: Vec<Pattern>, exclude: Vec<Pattern>) -> Self {
-        Self { include, exclude }
+        Self { include, exclude, only: None }
     }
 
     /// A selection from the patterns' texts.
@@ -138,18 +141,51 @@ impl Selection {
         Ok(Self {
             include: include.into_iter().map(|text| text.as_ref().parse()).collect::<Result<_, _>>()?,
             exclude: exclude.into_iter().map(|text| text.as_ref().parse()).collect::<Result<_, _>>()?,
+            only: None,
         })
+    }
+
+    /// Exactly the tables of these names; of a tree of partitions, the one at its top.
+    #[must_use]
+    pub fn exactly(tables: impl IntoIterator<Item = TableName>) -> Self {
+        Self { only: Some(tables.into_iter().collect()), ..Self::default() }
+    }
+
+    /// The tables of a flow that was begun: those that it has recorded, of `all` tables of the source, with the whole trees
+    /// of partitions that they belong to. Patterns do not choose them any more, but one that is excluded now is left out.
+    #[must_use]
+    pub fn of_recorded(&self, all: &[TableInfo], recorded: &BTreeSet<TableName>) -> Self {
+        let tops = all
+            .iter()
+            .filter(|table| recorded.contains(&table.name))
+            .map(|table| table.partition_root.as_ref().unwrap_or(&table.name));
+        Self::exactly(tops.filter(|top| !self.excludes(top)).cloned())
+    }
+
+    /// Whether tables were chosen one by one, so that no pattern can surprise anybody.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.only.is_some()
+    }
+
+    /// Whether an exclude pattern names the table.
+    #[must_use]
+    pub fn excludes(&self, table: &TableName) -> bool {
+        self.exclude.iter().any(|pattern| pattern.matches(table))
     }
 
     /// Whether every table takes part.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        self.include.is_empty() && self.exclude.is_empty()
+        self.include.is_empty() && self.exclude.is_empty() && self.only.is_none()
     }
 
     /// Whether the table takes part.
     #[must_use]
     pub fn matches(&self, table: &TableName) -> bool {
+        if let Some(only) = &self.only {
+            return only.contains(table);
+        }
         let included = self.include.is_empty() || self.include.iter().any(|pattern| pattern.matches(table));
         included && !self.exclude.iter().any(|pattern| pattern.matches(table))
     }

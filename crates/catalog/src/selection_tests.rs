@@ -109,3 +109,22 @@ proptest! {
         let _ = text.parse::<Pattern>();
     }
 }
+
+#[test]
+fn a_flow_that_was_begun_has_the_tables_that_it_has_recorded_but_for_excluded_ones() {
+    let table = |name: &str| TableInfo { name: TableName::new("public", name), ..plain() };
+    let part = |name: &str| TableInfo {
+        partition_root: Some(TableName::new("public", "p")),
+        is_partition: true,
+        ..table(name)
+    };
+    let all = ["t", "later", "gone", "p"].map(table);
+    let all: Vec<TableInfo> = all.into_iter().chain([part("p_1"), part("p_2")]).collect();
+    let recorded = ["t", "gone", "p_1", "dropped"].map(|name| TableName::new("public", name));
+    let patterns = Selection::parse(&["public.later"], &["public.gone"]).unwrap();
+    let selection = patterns.of_recorded(&all, &recorded.into_iter().collect());
+    let chosen: Vec<&str> =
+        all.iter().filter(|table| selection.includes(table)).map(|table| table.name.name.as_str()).collect();
+    assert_eq!(chosen, ["t", "p", "p_1", "p_2"]);
+    assert!(selection.is_exact() && !selection.is_everything());
+}

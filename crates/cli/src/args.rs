@@ -3,6 +3,7 @@
 //! What may not enter: defaults of settings (they stand once, in `settings`) and anything that runs.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
@@ -32,6 +33,9 @@ pub enum Command {
     Status(StatusArgs),
     /// Look at both databases and say what would stand in the way of replication, and how to mend it.
     Check(CheckArgs),
+    /// List the tables of the flow and those that are not part of it; add tables to it or take them out, while it runs
+    /// or not.
+    Tables(TablesArgs),
     /// List what went wrong without stopping the flow, newest first.
     Errors(ErrorsArgs),
     /// Forget how far the flow is and drop its slot: the next `relevo run` empties its tables on the target and
@@ -83,15 +87,23 @@ pub struct FlowArgs {
     pub node: Option<String>,
 }
 
-/// Which tables.
+/// Patterns over the tables.
 #[derive(Debug, Args)]
-pub struct TableArgs {
+pub struct PatternArgs {
     /// Tables to replicate, as schema.table with * and ?; may be given several times. Default: every user table.
     #[arg(long, env = "RELEVO_INCLUDE", value_name = "PATTERN", value_delimiter = ',')]
     pub include: Vec<String>,
     /// Tables to leave out; may be given several times. Default: none.
     #[arg(long, env = "RELEVO_EXCLUDE", value_name = "PATTERN", value_delimiter = ',')]
     pub exclude: Vec<String>,
+}
+
+/// Which tables.
+#[derive(Debug, Args)]
+pub struct TableArgs {
+    /// By their names.
+    #[command(flatten)]
+    pub patterns: PatternArgs,
     /// Replicate partitioned tables as whole tables, so that the target may be partitioned differently or not at
     /// all. Alone it means true. Default: false, every partition is replicated to the partition of the same name.
     #[arg(
@@ -121,6 +133,13 @@ pub struct RunArgs {
     /// The pg_dump to copy the schema with; of the source's major version or newer. Default: found on PATH.
     #[arg(long, env = "RELEVO_PG_DUMP", value_name = "FILE")]
     pub pg_dump: Option<PathBuf>,
+    /// How many tables, parts of large tables and indexes the initial copy works on at the same time; each takes a
+    /// connection to either database. Default: the machine's cores, from 2 to 8.
+    #[arg(long, env = "RELEVO_COPY_JOBS", value_name = "NUMBER")]
+    pub copy_jobs: Option<NonZeroUsize>,
+    /// From which size on a table is copied in parts. For tests: the usual size is a good one.
+    #[arg(long, env = "RELEVO_COPY_SPLIT_BYTES", value_name = "SIZE", hide = true)]
+    pub copy_split_bytes: Option<ByteSize>,
     /// Address of the HTTP endpoint: metrics, health, status, live page. Default: 127.0.0.1:9187.
     #[arg(long, env = "RELEVO_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
     pub http_listen: Option<SocketAddr>,
@@ -131,6 +150,14 @@ pub struct RunArgs {
     /// Bytes of changes held in memory at most; beyond it the source has to wait. Default: 256MiB.
     #[arg(long, env = "RELEVO_MEMORY", value_name = "SIZE")]
     pub memory: Option<ByteSize>,
+    /// Directory for what does not fit into memory, such as the changes of tables that are still being copied. A volume
+    /// that outlives the container keeps copied tables from being copied again. Default: in the system's directory for
+    /// temporary files.
+    #[arg(long, env = "RELEVO_SPOOL", value_name = "DIRECTORY")]
+    pub spool: Option<PathBuf>,
+    /// Bytes that the spool may take on disk; beyond it the source has to wait. Default: 10GiB.
+    #[arg(long, env = "RELEVO_SPOOL_LIMIT", value_name = "SIZE")]
+    pub spool_limit: Option<ByteSize>,
     /// Whether each commit on the target waits for its flush. Either way a position is confirmed to the source
     /// only once the target has flushed it. Default: off.
     #[arg(long, env = "RELEVO_SYNCHRONOUS_COMMIT", value_name = "SETTING")]
@@ -189,6 +216,37 @@ pub struct CheckArgs {
     /// The pg_dump that `run` would use.
     #[arg(long, env = "RELEVO_PG_DUMP", value_name = "FILE")]
     pub pg_dump: Option<PathBuf>,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `relevo tables` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TablesAction {
+    /// Show every table of the flow, and those of the source that are not part of it.
+    List,
+    /// Copy tables and let them follow the source, each from its own moment on.
+    Add,
+    /// Take tables out; their rows on the target stay as they are.
+    Remove,
+}
+
+/// Options of `relevo tables`.
+#[derive(Args)]
+pub struct TablesArgs {
+    /// What to do. Default: list.
+    #[arg(value_enum, value_name = "ACTION")]
+    pub action: Option<TablesAction>,
+    /// The tables, as schema.table with * and ?; to add or to remove. A partitioned table stands for its partitions.
+    #[arg(value_name = "PATTERN")]
+    pub tables: Vec<String>,
+    /// Which flow.
+    #[command(flatten)]
+    pub flow: FlowArgs,
+    /// Which tables may be part of it: as given to `relevo run`.
+    #[command(flatten)]
+    pub patterns: PatternArgs,
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,

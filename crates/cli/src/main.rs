@@ -12,6 +12,7 @@ mod reset;
 mod run;
 mod settings;
 mod status;
+mod tables;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ fn dispatch(cli: &Cli, file: File) -> Result<(), CliError> {
             Command::Run(args) => run::run(args, &file).await,
             Command::Status(args) => status::run(args, &file).await,
             Command::Check(args) => check::run(args, &file).await,
+            Command::Tables(args) => tables::run(args, &file).await,
             Command::Errors(args) => errors::run(args, &file).await,
             Command::Reset(args) => reset::run(args, &file).await,
         }
@@ -82,6 +84,7 @@ fn config(command: &Command) -> Option<&Path> {
         Command::Run(args) => &args.flow,
         Command::Status(args) => &args.flow,
         Command::Check(args) => &args.flow,
+        Command::Tables(args) => &args.flow,
         Command::Errors(args) => &args.flow,
         Command::Reset(args) => &args.flow,
     };

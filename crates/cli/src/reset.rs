@@ -28,7 +28,7 @@ pub async fn run(args: &ResetArgs, file: &File) -> Result<(), CliError> {
             "the target knows of no flow {flow}: there is nothing to reset"
         )));
     }
-    for lock in [state::FlowLock::Copy, state::FlowLock::Apply] {
+    for lock in [state::FlowLock::Copy, state::FlowLock::Rows, state::FlowLock::Apply] {
         if !state::try_lock(&*target, &flow, lock).await.map_err(state_failed)? {
             return Err(in_use(&flow));
         }

@@ -2,7 +2,9 @@
 //!
 //! Every default stands here, once. What may not enter: anything that connects.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,9 +12,10 @@ use bytesize::ByteSize;
 use relevo_catalog::Selection;
 use relevo_connect::ConnInfo;
 use relevo_model::{FlowName, Side};
+use relevo_snapshot::CopyOptions;
 use serde::Deserialize;
 
-use crate::args::{FlowArgs, LogFormat, RunArgs, SchemaArg, SynchronousCommitArg, TableArgs};
+use crate::args::{FlowArgs, LogFormat, PatternArgs, RunArgs, SchemaArg, SynchronousCommitArg, TableArgs};
 use crate::error::CliError;
 use crate::redact::{redact, redact_all};
 
@@ -20,6 +23,7 @@ const DEFAULT_HTTP_LISTEN: SocketAddr =
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9187));
 const DEFAULT_BATCH: ByteSize = ByteSize::mib(8);
 const DEFAULT_MEMORY: ByteSize = ByteSize::mib(256);
+const DEFAULT_SPOOL_LIMIT: ByteSize = ByteSize::gib(10);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
 const DEFAULT_RECEIVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A source that decodes a large transaction may be silent for seconds: with less it would be given up again and again.
@@ -36,6 +40,7 @@ pub struct File {
     target: Option<Endpoint>,
     tables: TablesSection,
     schema: SchemaSection,
+    copy: CopySection,
     apply: ApplySection,
     heartbeat: HeartbeatSection,
     replication: ReplicationSection,
@@ -89,9 +94,18 @@ struct SchemaSection {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct CopySection {
+    jobs: Option<NonZeroUsize>,
+    split_bytes: Option<ByteSize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct ApplySection {
     batch_bytes: Option<ByteSize>,
     memory: Option<ByteSize>,
+    spool: Option<PathBuf>,
+    spool_limit: Option<ByteSize>,
     synchronous_commit: Option<SynchronousCommitArg>,
 }
 
@@ -151,18 +165,42 @@ pub struct RunSettings {
     pub schema: SchemaArg,
     /// The given pg_dump.
     pub pg_dump: Option<PathBuf>,
+    /// How many things the copy does at the same time.
+    pub copy_jobs: NonZeroUsize,
+    /// From which size on a table is copied in parts.
+    pub copy_split_bytes: u64,
     /// Where HTTP listens.
     pub http_listen: SocketAddr,
     /// The greatest batch.
     pub batch_bytes: usize,
     /// The memory bound.
     pub memory_bytes: usize,
+    /// Where what does not fit into memory goes, if it was said.
+    pub spool: Option<PathBuf>,
+    /// What it may take there.
+    pub spool_limit_bytes: u64,
     /// `synchronous_commit` of the applying session.
     pub synchronous_commit: SynchronousCommitArg,
     /// How often an idle source is made to write.
     pub heartbeat_interval: Duration,
     /// How long the source may stay silent.
     pub receive_timeout: Duration,
+}
+
+impl RunSettings {
+    /// The spool's directory: one for each flow, as several may share a disk.
+    #[must_use]
+    pub fn spool_of(&self, flow: &FlowName) -> PathBuf {
+        // Flows of one name between other databases are other flows. A place that is spelt in another way, or a hash
+        // that changes with the compiler, only costs the copy of tables that had not arrived.
+        let mut places = DefaultHasher::new();
+        (self.flow.source.to_string(), self.flow.target.to_string()).hash(&mut places);
+        let name = format!("{flow}-{:016x}", places.finish());
+        match &self.spool {
+            Some(directory) => directory.join(name),
+            None => std::env::temp_dir().join(format!("relevo-{name}")),
+        }
+    }
 }
 
 impl File {
@@ -219,17 +257,25 @@ impl File {
     /// # Errors
     /// [`CliError::Usage`]: a pattern is not one.
     pub fn tables(&self, args: &TableArgs) -> Result<TableSettings, CliError> {
+        let selection = self.selection(&args.patterns)?;
+        let via_partition_root = args.via_partition_root.or(self.tables.via_partition_root).unwrap_or(false);
+        Ok(TableSettings { selection, via_partition_root })
+    }
+
+    /// The patterns, from options and the file.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`]: one is not a pattern.
+    pub fn selection(&self, args: &PatternArgs) -> Result<Selection, CliError> {
         let choose = |given: &Vec<String>, file: &Vec<String>| {
             if given.is_empty() { file.clone() } else { given.clone() }
         };
         let include = choose(&args.include, &self.tables.include);
         let exclude = choose(&args.exclude, &self.tables.exclude);
-        let selection = Selection::parse(&include, &exclude).map_err(|error| {
+        Selection::parse(&include, &exclude).map_err(|error| {
             let patterns = include.iter().chain(&exclude).map(String::as_str);
             CliError::usage(redact_all(&error.to_string(), patterns))
-        })?;
-        let via_partition_root = args.via_partition_root.or(self.tables.via_partition_root).unwrap_or(false);
-        Ok(TableSettings { selection, via_partition_root })
+        })
     }
 
     /// Everything that `relevo run` goes by.
@@ -247,6 +293,10 @@ impl File {
             return Err(CliError::usage(format!(
                 "batch_bytes is {batch}: expected more than 0 and at most half of memory ({memory})"
             )));
+        }
+        let spool_limit = args.spool_limit.or(self.apply.spool_limit).unwrap_or(DEFAULT_SPOOL_LIMIT);
+        if spool_limit < ByteSize::mib(1) {
+            return Err(CliError::usage(format!("spool_limit is {spool_limit}: expected at least 1 MiB")));
         }
         let heartbeat = match args.heartbeat_interval.or(self.heartbeat.interval) {
             None => DEFAULT_HEARTBEAT,
@@ -269,9 +319,16 @@ impl File {
             tables: self.tables(&args.tables)?,
             schema: args.schema.or(self.schema.mode).unwrap_or(SchemaArg::Auto),
             pg_dump: self.pg_dump(args.pg_dump.as_deref()),
+            copy_jobs: args.copy_jobs.or(self.copy.jobs).unwrap_or_else(default_copy_jobs),
+            copy_split_bytes: args
+                .copy_split_bytes
+                .or(self.copy.split_bytes)
+                .map_or(CopyOptions::SPLIT_BYTES, |size| size.as_u64()),
             http_listen: args.http_listen.or(self.http.listen).unwrap_or(DEFAULT_HTTP_LISTEN),
             batch_bytes: bytes(batch),
             memory_bytes: bytes(memory),
+            spool: args.spool.clone().or_else(|| self.apply.spool.clone()),
+            spool_limit_bytes: spool_limit.as_u64(),
             synchronous_commit: args
                 .synchronous_commit
                 .or(self.apply.synchronous_commit)
@@ -286,6 +343,14 @@ impl File {
     pub fn pg_dump(&self, given: Option<&Path>) -> Option<PathBuf> {
         given.map(Path::to_path_buf).or_else(|| self.schema.pg_dump.clone())
     }
+}
+
+/// By the cores of this machine, for want of knowing those of the servers: two at least, so that one can read while the
+/// other builds an index; more than eight would rather burden a source that has other work to do.
+fn default_copy_jobs() -> NonZeroUsize {
+    const FEWEST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+    const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
+    std::thread::available_parallelism().unwrap_or(FEWEST).clamp(FEWEST, MOST)
 }
 
 /// Nodes are asked for, in words that a later version will understand.

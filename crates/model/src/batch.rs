@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::{Change, SourceLsn, TransactionHeader};
+use crate::{Change, QualifiedName, SourceLsn, TransactionHeader};
 
 /// A transaction of the source, or a part of one that is too large to be held whole.
 ///
@@ -37,6 +37,10 @@ pub struct Batch {
     pub position: Option<SourceLsn>,
     /// What all parts occupy in memory, roughly, in bytes.
     pub size_bytes: usize,
+    /// Tables that arrive with this batch: their rows were copied beside the stream, its parts (and those of the batches
+    /// that it continues) are what they have missed since, and from here on they follow it. The position is the one
+    /// that was reached before.
+    pub joins: Vec<QualifiedName>,
 }
 
 impl Batch {

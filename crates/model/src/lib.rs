@@ -20,5 +20,5 @@ pub use port::{
     Applied, ChangeSource, ChangeTarget, Fault, FaultClass, Feedback, FlushProbe, Progress, Side,
     SourceEvent, SourceIdentity,
 };
-pub use relation::{Column, Relation, RelationId, ReplicaIdentity, TypeName};
+pub use relation::{Column, QualifiedName, Relation, RelationId, ReplicaIdentity, TypeName};
 pub use time::Timestamp;

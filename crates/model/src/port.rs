@@ -139,6 +139,12 @@ pub trait ChangeTarget: Send {
     /// Batches come in order; one that [continues](Batch::continues) follows the one that it continues. After an
     /// error, or when the future is dropped, the value may only be dropped: nothing of an uncommitted batch stays.
     fn apply(&mut self, batch: Batch) -> impl Future<Output = Result<Applied, Self::Error>> + Send;
+
+    /// Resolves once the target has work of its own to do, between two transactions of the source: it then wants an
+    /// empty batch, whether or not the source has anything. Cancel-safe. Most targets never do.
+    fn wanting(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// Tells how far the target has flushed, on a connection of its own, so that it answers while a batch is applied.

@@ -59,6 +59,30 @@ pub struct Relation {
     pub columns: Vec<Column>,
 }
 
+impl Relation {
+    /// The schema and name.
+    #[must_use]
+    pub fn qualified_name(&self) -> QualifiedName {
+        QualifiedName { schema: self.schema.clone(), name: self.name.clone() }
+    }
+}
+
+/// A table by schema and name, which are the same on both ends.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QualifiedName {
+    /// The schema.
+    pub schema: String,
+    /// The table's name.
+    pub name: String,
+}
+
+impl fmt::Display for QualifiedName {
+    /// `schema.table`, for messages to people; not quoted for SQL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
 impl fmt::Display for Relation {
     /// `schema.table`, for messages to people; not quoted for SQL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -146,7 +146,8 @@ impl<S: ChangeSource> Session<'_, S> {
             tokio::select! {
                 biased;
                 () = &mut cancelled => return Ok(()),
-                result = self.apply.result(), if self.in_hand.is_some() => self.applied(result?)?,
+                // Also with nothing in hand: work of the target's own can fail.
+                result = self.apply.result() => self.applied(result?)?,
                 flushed = self.probe.flushed() => self.flushed(flushed?),
                 _ = turns.tick() => self.turn(),
                 event = self.source.next(), if room => {

@@ -67,9 +67,21 @@ async fn own_target<T: ChangeTarget>(
     mut inbox: mpsc::Receiver<Batch>,
     outbox: mpsc::Sender<Result<Applied, FlowError>>,
 ) {
-    while let Some(batch) = inbox.recv().await {
-        let result = target.apply(batch).await.map_err(FlowError::end);
+    loop {
+        let asked = tokio::select! {
+            biased;
+            batch = inbox.recv() => match batch {
+                Some(batch) => Some(batch),
+                None => return,
+            },
+            () = target.wanting() => None,
+        };
+        let of_its_own = asked.is_none();
+        let result = target.apply(asked.unwrap_or_default()).await.map_err(FlowError::end);
         let failed = result.is_err();
+        if of_its_own && !failed {
+            continue;
+        }
         // After an error the target may only be dropped.
         if outbox.send(result).await.is_err() || failed {
             return;

@@ -130,6 +130,16 @@ pub enum SnapshotError {
         /// Rows that the target stored.
         stored: u64,
     },
+    /// Another attempt to copy has begun; this one must not write any more.
+    #[error(
+        "target: attempt {attempt} to copy the flow was given up, because attempt {latest} has begun since"
+    )]
+    Superseded {
+        /// This one.
+        attempt: i32,
+        /// The latest.
+        latest: i32,
+    },
     /// Relevo was told to stop.
     #[error("stopped on request; what was not complete is rolled back")]
     Stopped,
@@ -188,7 +198,10 @@ impl Fault for SnapshotError {
             // It says so in words only.
             Self::PgDumpFailed { stderr, .. } if stderr.contains("connection") => FaultClass::Transient,
             Self::PgDumpFailed { .. } => FaultClass::Blocked,
-            Self::SnapshotGone { .. } | Self::TableChanged { .. } | Self::Stopped => FaultClass::Transient,
+            Self::SnapshotGone { .. }
+            | Self::TableChanged { .. }
+            | Self::Superseded { .. }
+            | Self::Stopped => FaultClass::Transient,
         }
     }
 
@@ -199,7 +212,9 @@ impl Fault for SnapshotError {
             Self::Refused { findings } => {
                 findings.iter().find_map(|finding| finding.side).unwrap_or(Side::Target)
             }
-            Self::Statement { .. } | Self::RowCount { .. } | Self::Stopped => Side::Target,
+            Self::Statement { .. } | Self::RowCount { .. } | Self::Superseded { .. } | Self::Stopped => {
+                Side::Target
+            }
             Self::PgDumpMissing { .. }
             | Self::PgDumpTooOld { .. }
             | Self::PgDumpFailed { .. }
@@ -222,6 +237,7 @@ impl Fault for SnapshotError {
             Self::SnapshotGone { .. } => "snapshot_gone",
             Self::TableChanged { .. } => "table_changed",
             Self::RowCount { .. } => "row_count",
+            Self::Superseded { .. } => "copy_superseded",
             Self::Stopped => "stopped",
         }
     }

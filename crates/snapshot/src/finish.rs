@@ -1,51 +1,60 @@
-//! What comes after the rows: indexes and constraints, sequences, materialized views, statistics, and the note
-//! that the flow streams from here.
+//! What comes when all rows are there: what is about several tables, sequences, materialized views.
 
 use relevo_catalog::TableName;
 use relevo_connect::{SqlSession, describe};
-use relevo_model::{Side, SourceIdentity};
+use relevo_model::Side;
 use relevo_state as state;
 
-use crate::plan::CopyPlan;
-use crate::schema::{begin, commit, create_after_rows};
+use crate::rest::create_the_rest;
 use crate::sequences::{SequenceMode, Sequences, sequence_stays};
 use crate::session::Sessions;
-use crate::{CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, Phase, SnapshotError, Stop, sql};
+use crate::{CopyEvent, CopyObserver, CopyOptions, Phase, SnapshotError, Stop, sql};
 
-/// Completes the copy: indexes, constraints and triggers, the sequences' present values, materialized views,
-/// statistics. Then, in one flushed transaction, records that the flow streams from the snapshot's position
-/// ([`state::begin_streaming`]).
+/// Brings what is left when all rows are there: the statements that are about several tables (foreign keys, triggers,
+/// rules, policies, views, event triggers) and any others that were not run yet, the sequences' present values, the
+/// contents of materialized views, and statistics of partitioned tables. One after the other, over one session.
 ///
 /// # Errors
-/// [`SnapshotError`]; there is no progress row then, so the next start copies again.
-pub async fn finish(
+/// [`SnapshotError`]. Each statement is noted with its own commit, so another call goes on where this one was.
+pub async fn finish_schema(
     options: &CopyOptions,
-    plan: &CopyPlan,
-    snapshot: &ExportedSnapshot,
-    identity: &SourceIdentity,
     observer: &dyn CopyObserver,
     stop: &Stop,
 ) -> Result<(), SnapshotError> {
     let sessions = Sessions::new(options);
     sessions
         .run(stop, async {
-            let target = sessions.target().await?;
-            create_after_rows(&options.flow, &target, observer).await?;
+            let (target, attempt) = sessions.latest().await?;
+            create_the_rest(&options.flow, &target, attempt, observer).await?;
             let source = sessions.source(sessions.source_encoding(&target).await?).await?;
             set_sequences(options, &source, &target, observer).await?;
             refresh_views(&source, &target, observer).await?;
-            analyze(plan, &target, observer).await?;
-            begin(&target).await?;
-            // Everything before this commit is flushed with it.
-            target
-                .batch_execute("SET LOCAL synchronous_commit = 'on'")
-                .await
-                .map_err(SnapshotError::target_sql("ending the copy"))?;
-            state::begin_streaming(&*target, &options.flow, identity, snapshot.lsn)
-                .await
-                .map_err(SnapshotError::state)?;
-            commit(&target).await?;
+            analyze_trees(options, &target, observer, |_| true).await?;
             source.close().await;
+            target.close().await;
+            Ok(())
+        })
+        .await
+}
+
+/// Brings what is left for tables that were added to a flow: the statements that were not run yet, and statistics of
+/// partitioned tables. Sequences follow the source by then, and materialized views are left as they are: the standby may
+/// be in use.
+///
+/// # Errors
+/// [`SnapshotError`], as [`finish_schema`].
+pub async fn finish_added(
+    options: &CopyOptions,
+    observer: &dyn CopyObserver,
+    stop: &Stop,
+) -> Result<(), SnapshotError> {
+    let sessions = Sessions::new(options);
+    sessions
+        .run(stop, async {
+            let (target, attempt) = sessions.latest().await?;
+            create_the_rest(&options.flow, &target, attempt, observer).await?;
+            // Those that never were.
+            analyze_trees(options, &target, observer, |never_analysed| never_analysed).await?;
             target.close().await;
             Ok(())
         })
@@ -111,19 +120,27 @@ async fn refresh_views(
     }
 }
 
-/// Gives the planner its statistics: without them the first queries, Relevo's own among them, scan whole tables.
-async fn analyze(
-    plan: &CopyPlan,
+/// Gives the planner the statistics of whole trees of partitions; autovacuum would never do so. The partitions have
+/// theirs already, and since version 18 they are spared a second look.
+async fn analyze_trees(
+    options: &CopyOptions,
     target: &SqlSession,
     observer: &dyn CopyObserver,
+    wanted: impl Fn(bool) -> bool,
 ) -> Result<(), SnapshotError> {
-    // A partitioned table is analysed with all its partitions; autovacuum would never do so.
-    let tops: Vec<&TableName> =
-        plan.tables.iter().filter(|table| !table.is_partition).map(|table| &table.name).collect();
+    let tables = state::tables(&**target, &options.flow).await.map_err(SnapshotError::state)?;
+    let (schemas, names): (Vec<String>, Vec<String>) =
+        tables.into_iter().map(|table| (table.schema, table.name)).unzip();
+    let roots = target
+        .query(sql::PARTITION_ROOTS, &[&schemas, &names])
+        .await
+        .map_err(SnapshotError::target_sql("reading the partitioned tables"))?;
+    let only = if target.server_version_num() >= 180_000 { "ONLY " } else { "" };
     let phase = Phase::Analyze;
-    observer.event(CopyEvent::PhaseStarted { phase, steps: tops.len(), estimated_bytes: 0 });
-    for table in tops {
-        match target.batch_execute(&format!("ANALYZE {}", table.quoted())).await {
+    observer.event(CopyEvent::PhaseStarted { phase, steps: roots.len(), estimated_bytes: 0 });
+    for row in roots.iter().filter(|row| wanted(row.get(2))) {
+        let table = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+        match target.batch_execute(&format!("ANALYZE {only}{}", table.quoted())).await {
             Ok(()) => {}
             Err(error) if error.as_db_error().is_none() => {
                 return Err(SnapshotError::target_sql(format!("analysing {table}"))(error));

@@ -3,24 +3,30 @@
 //!
 //! In order:
 //! 1. [`plan()`]: every reason not to begin, before anything is changed.
-//! 2. [`publish`], then create the slot with an exported snapshot, and keep its session open.
-//! 3. [`copy_schema`], [`copy_rows`], [`finish()`].
+//! 2. [`publish`], then create the slot with an exported snapshot, and [hold](HeldSnapshot) it.
+//! 3. [`copy_schema`]; from then on the stream may begin.
+//! 4. [`check_snapshot`] and [`copy_tables`], for all tables or for some of them under a snapshot of their own, as often as
+//!    it takes; [`complete_tables`] for those whose rows an earlier call has brought.
+//! 5. [`finish_schema`], when all tables follow the stream.
 //!
-//! Until [`finish()`] has recorded the flow's progress, a start begins at 1 again: tables that Relevo has recorded
-//! are emptied and copied anew under a new snapshot, and what comes after the rows goes on where it was. Rows that
-//! Relevo did not bring are never removed. What may not enter: streaming, slots, and how changes are applied.
+//! Every table is recorded with how far it is, so an interrupted copy goes on with what is missing. Rows that Relevo did
+//! not bring are never removed. What may not enter: streaming, slots, and how changes are applied.
 //!
-//! Each of the three steps opens its own sessions and holds the flow's advisory lock on the target
-//! ([`relevo_model::FlowName::lock_key`]) meanwhile; the caller must not hold it in another session.
+//! Each step opens its own sessions. On the target they share an advisory lock ([`relevo_state::FlowLock::Rows`]) that
+//! whoever begins an attempt takes alone for a moment; the caller must not hold it. Whoever applies changes takes another.
 
+mod engine;
 mod error;
 mod finish;
+mod hold;
+mod more;
 mod observe;
 mod options;
 mod pg_dump;
 mod plan;
 mod publication;
 mod pump;
+mod rest;
 mod rows;
 mod schema;
 mod script;
@@ -30,13 +36,17 @@ mod sql;
 mod unchanged;
 
 pub use error::SnapshotError;
-pub use finish::finish;
+pub use finish::{finish_added, finish_schema};
+pub use hold::HeldSnapshot;
+pub use more::register_more;
 pub use observe::{CopyEvent, CopyObserver, Phase};
 pub use options::{CopyOptions, ExportedSnapshot, SchemaMode, Stop};
 pub use pg_dump::PgDump;
 pub use plan::{CopyPlan, SchemaAction, TableJob, plan, selected_tables};
-pub use publication::{Existing, mark_owner, owner, publish};
-pub use rows::{RowsCopied, copy_rows};
+pub use publication::{
+    Existing, Published, mark_owner, owner, publish, publish_less, publish_more, published,
+};
+pub use rows::{RowsCopied, check_snapshot, complete_tables, copy_tables};
 pub use schema::copy_schema;
 pub use sequences::{SequenceMode, Sequences, SequencesSet, sequence_stays};
 
@@ -54,6 +64,8 @@ mod tests {
             selection: relevo_catalog::Selection::default(),
             mode: SchemaMode::Auto,
             via_partition_root: false,
+            jobs: std::num::NonZeroUsize::MIN,
+            split_bytes: CopyOptions::SPLIT_BYTES,
             pg_dump: None,
         }
     }
@@ -68,12 +80,12 @@ mod tests {
             findings: Vec::new(),
         };
         let snapshot = ExportedSnapshot { name: String::new(), lsn: relevo_model::SourceLsn::ZERO };
-        let identity =
-            relevo_model::SourceIdentity { system_id: String::new(), timeline: 1, database: String::new() };
         let stop = Stop::new(tokio::sync::watch::channel(false).1);
         is_send(copy_schema(&options, &plan, &snapshot, &(), &stop));
-        is_send(copy_rows(&options, &plan, &snapshot, &(), &stop));
-        is_send(finish(&options, &plan, &snapshot, &identity, &(), &stop));
+        is_send(check_snapshot(&options, &plan, (&[], true), &snapshot, &stop));
+        is_send(copy_tables(&options, (&[], &[]), &snapshot, &(), &stop));
+        is_send(complete_tables(&options, &[], &(), &stop));
+        is_send(finish_schema(&options, &(), &stop));
     }
 
     #[tokio::test]

@@ -4,8 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use relevo_catalog::TableName;
+use relevo_model::Side;
 
-/// The parts of the initial copy, in their order.
+/// The parts of the initial copy, in their order. Indexes and statistics of a table are begun while rows of others are
+/// still on their way; the phase is then that of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Phase {
     /// Types, functions, tables.
@@ -50,7 +52,8 @@ pub enum CopyEvent<'a> {
     PhaseStarted {
         /// Which.
         phase: Phase,
-        /// How many [`CopyEvent::StepFinished`] or, for rows, [`CopyEvent::TableFinished`] will follow.
+        /// How many [`CopyEvent::StepFinished`] or, for rows, [`CopyEvent::TableFinished`] will follow. Behind the rows
+        /// a few more may come, when something has to be repeated.
         steps: usize,
         /// For rows: the size of all tables on the source, in bytes. COPY's text may be more or less.
         estimated_bytes: u64,
@@ -88,6 +91,32 @@ pub enum CopyEvent<'a> {
         bytes: u64,
         /// How long it took.
         elapsed: Duration,
+    },
+    /// Rows of the table that were told of by [`CopyEvent::TableProgress`] are rolled back.
+    RowsLost {
+        /// The table.
+        table: &'a TableName,
+        /// So many rows.
+        rows: u64,
+        /// So many bytes of COPY text.
+        bytes: u64,
+    },
+    /// The table has its rows, its own indexes and keys, and statistics. Foreign keys, triggers and whatever else is
+    /// about several tables come when all rows are there.
+    TableReady {
+        /// The table.
+        table: &'a TableName,
+    },
+    /// What was being done for the table failed, and is tried again under the same snapshot.
+    Repeated {
+        /// The table.
+        table: &'a TableName,
+        /// Where it failed.
+        side: Side,
+        /// The stable word for the error.
+        kind: &'static str,
+        /// What happened.
+        message: &'a str,
     },
     /// The copy goes on, but somebody should know.
     Warning {

@@ -1,5 +1,6 @@
 //! What is to be copied and how: the words that the command line and the configuration use.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use relevo_catalog::Selection;
@@ -46,8 +47,20 @@ pub struct CopyOptions {
     /// Partitioned tables are copied and published as one table, not leaf by leaf; the target may then have them
     /// partitioned in another way or not at all.
     pub via_partition_root: bool,
+    /// How many tables, parts of tables and indexes are worked on at the same time. Each takes a session on either
+    /// side, and holds about half a MiB of rows in memory, or four times the longest row when that is more.
+    pub jobs: NonZeroUsize,
+    /// A table of at least so many bytes is copied in parts of at least half of that, when there are several jobs;
+    /// see [`CopyOptions::SPLIT_BYTES`].
+    pub split_bytes: u64,
     /// The `pg_dump` to use; `None`: the one on PATH, or a sufficient one in the places where packages put it.
     pub pg_dump: Option<PathBuf>,
+}
+
+impl CopyOptions {
+    /// What is usual for [`CopyOptions::split_bytes`]. A part costs about ten round trips and a transaction, which 64 MiB
+    /// (half a second of COPY) make negligible; and with less, a lost link would not repeat noticeably less.
+    pub const SPLIT_BYTES: u64 = 128 << 20;
 }
 
 /// Whether the work is to end. Every wait of a copy ends within about a second of it; what was not committed is

@@ -35,6 +35,8 @@ pub struct TableJob {
     pub partitioned: bool,
     /// Updates and deletes will not be replicated: there is no replica identity.
     pub insert_only: bool,
+    /// The table came with an extension, which fills its own tables when it is created, as it did on the source.
+    pub filled_by_extension: bool,
     /// Its size on the source, in bytes.
     pub estimated_bytes: u64,
     /// The planner's number of rows on the source, if it has one.
@@ -61,6 +63,20 @@ impl CopyPlan {
     pub fn estimated_bytes(&self) -> u64 {
         self.jobs.iter().map(|job| job.estimated_bytes).sum()
     }
+
+    /// The planned tables that have to do with these jobs: the tables themselves, and the whole trees of partitions.
+    #[must_use]
+    pub fn tables_of(&self, jobs: &[TableJob]) -> Vec<TableInfo> {
+        let names: BTreeSet<&TableName> = jobs.iter().map(|job| &job.table).collect();
+        let of_jobs = self.tables.iter().filter(|table| names.contains(&table.name));
+        let roots: BTreeSet<&TableName> =
+            of_jobs.map(|table| table.partition_root.as_ref().unwrap_or(&table.name)).collect();
+        let belongs = |table: &&TableInfo| {
+            roots.contains(&table.name)
+                || table.partition_root.as_ref().is_some_and(|root| roots.contains(root))
+        };
+        self.tables.iter().filter(belongs).cloned().collect()
+    }
 }
 
 /// The tables that take part: see [`Selection::includes`].
@@ -85,7 +101,7 @@ pub async fn plan(
     let all = relevo_catalog::user_tables(source).await.map_err(SnapshotError::catalog(Side::Source))?;
     let mut findings = unmatched(&all, options);
     let tables = selected_tables(all, &options.selection);
-    let jobs = jobs(&tables, options.via_partition_root);
+    let mut jobs = jobs(&tables, options.via_partition_root);
     let needed: Vec<TableInfo> =
         tables.iter().filter(|table| is_needed(table, options.via_partition_root)).cloned().collect();
     let names: Vec<TableName> = needed.iter().map(|table| table.name.clone()).collect();
@@ -114,6 +130,9 @@ pub async fn plan(
         // The keys come after the rows.
         findings.retain(|finding| finding.check != "target_key");
     }
+    if action == Action::Existing {
+        jobs.iter_mut().for_each(|job| job.filled_by_extension = false);
+    }
     let schema = match action {
         Action::Copy => SchemaAction::Copy(find_pg_dump(source, options).await?),
         Action::Existing => SchemaAction::Existing,
@@ -138,7 +157,9 @@ fn unmatched(all: &[TableInfo], options: &CopyOptions) -> Vec<Finding> {
         Finding::warning("unmatched_pattern", Side::Source, message)
     };
     let mut findings: Vec<Finding> = options.selection.unmatched(&names).map(finding).collect();
-    for table in all {
+    // Nobody is surprised by a choice that was not made by patterns.
+    let by_patterns = all.iter().filter(|_| !options.selection.is_exact());
+    for table in by_patterns {
         let Some(root) = &table.partition_root else { continue };
         if options.selection.matches(root) != options.selection.matches(&table.name) {
             let fate = if options.selection.matches(root) { "takes part" } else { "does not take part" };
@@ -181,6 +202,7 @@ fn jobs(tables: &[TableInfo], via_partition_root: bool) -> Vec<TableJob> {
                 columns: copied_columns(table),
                 partitioned: table.kind == TableKind::Partitioned,
                 insert_only: crate::publication::is_insert_only(table, tables, via_partition_root),
+                filled_by_extension: table.extension.is_some(),
                 estimated_bytes: u64::try_from(bytes).unwrap_or(0),
                 estimated_rows: u64::try_from(rows).ok(),
             }

@@ -11,7 +11,7 @@ use relevo_catalog::{Finding, TableInfo, TableKind, TableName, quote_identifier,
 use relevo_model::{FlowName, ReplicaIdentity, Side};
 use tokio_postgres::Client;
 
-use crate::{SnapshotError, sql};
+use crate::{CopyOptions, SnapshotError, sql};
 
 /// What happens to publications that are there already and differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,81 @@ pub async fn publish(
     Ok(findings)
 }
 
+/// Adds to the flow's publications what these tables need and is missing there. Call it before the snapshot is taken
+/// under which they are copied: what they send before it is not needed.
+///
+/// # Errors
+/// [`SnapshotError::Sql`], for example when the role owns not all of the tables.
+pub async fn publish_more(
+    source: &Client,
+    options: &CopyOptions,
+    tables: &[TableInfo],
+) -> Result<(), SnapshotError> {
+    let mut script = String::new();
+    for publication in wanted(&options.flow, tables, options.via_partition_root) {
+        let Some(found) = read(source, &publication.name).await? else { continue };
+        let missing: BTreeSet<TableName> = publication.tables.difference(&found.tables).cloned().collect();
+        if !missing.is_empty() {
+            let name = quote_identifier(&publication.name);
+            script.push_str(&format!("ALTER PUBLICATION {name} ADD TABLE {};\n", list(&missing, tables)));
+        }
+    }
+    if script.is_empty() {
+        return Ok(());
+    }
+    source.batch_execute(&script).await.map_err(SnapshotError::source_sql("adding to the publications"))
+}
+
+/// Takes tables out of the flow's publications. What was written to them before is still sent.
+///
+/// # Errors
+/// [`SnapshotError::Sql`], for example when the role owns not all of the tables.
+pub async fn publish_less(
+    source: &Client,
+    flow: &FlowName,
+    tables: &BTreeSet<TableName>,
+) -> Result<(), SnapshotError> {
+    let mut script = String::new();
+    for name in [flow.publication(), flow.insert_only_publication()] {
+        let Some(found) = read(source, &name).await? else { continue };
+        let names: Vec<String> =
+            found.tables.intersection(tables).map(|table| sql::only(table, false)).collect();
+        if !names.is_empty() {
+            let (name, list) = (quote_identifier(&name), names.join(", "));
+            script.push_str(&format!("ALTER PUBLICATION {name} DROP TABLE {list};\n"));
+        }
+    }
+    if script.is_empty() {
+        return Ok(());
+    }
+    source
+        .batch_execute(&script)
+        .await
+        .map_err(SnapshotError::source_sql("taking tables out of the publications"))
+}
+
+/// What the flow's publications hold at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Partitioned tables are published as one table.
+    pub via_partition_root: bool,
+    /// The tables that either of them lists.
+    pub tables: BTreeSet<TableName>,
+}
+
+/// Reads the flow's publications; `None` when one of them is missing.
+///
+/// # Errors
+/// [`SnapshotError::Sql`].
+pub async fn published(source: &Client, flow: &FlowName) -> Result<Option<Published>, SnapshotError> {
+    let whole = read(source, &flow.publication()).await?;
+    let inserts = read(source, &flow.insert_only_publication()).await?;
+    Ok(whole.zip(inserts).map(|(whole, inserts)| Published {
+        via_partition_root: whole.via_partition_root,
+        tables: whole.tables.union(&inserts.tables).cloned().collect(),
+    }))
+}
+
 /// What an owner's note begins with.
 const OWNER_MARK: &str = "Relevo: ";
 
@@ -102,13 +177,15 @@ pub async fn mark_owner(source: &Client, flow: &FlowName, owner: &str) -> Result
 /// A table that the publications do not hold as these tables ask for, if there is one.
 pub(crate) async fn published_as_planned(
     source: &Client,
-    flow: &FlowName,
+    options: &CopyOptions,
     tables: &[TableInfo],
-    via_partition_root: bool,
+    all: bool,
 ) -> Result<Option<TableName>, SnapshotError> {
-    for publication in wanted(flow, tables, via_partition_root) {
+    for publication in wanted(&options.flow, tables, options.via_partition_root) {
         let listed = read(source, &publication.name).await?.map(|found| found.tables).unwrap_or_default();
-        if let Some(table) = publication.tables.symmetric_difference(&listed).next() {
+        let missing = publication.tables.difference(&listed).next();
+        let too_many = listed.difference(&publication.tables).next().filter(|_| all);
+        if let Some(table) = missing.or(too_many) {
             return Ok(Some(table.clone()));
         }
     }
@@ -141,19 +218,22 @@ impl Publication {
 
     fn create(&self, tables: &[TableInfo]) -> String {
         let name = quote_identifier(&self.name);
-        // Children of an ordinary table are listed themselves; a partitioned one stands for its partitions.
-        let list: Vec<String> = tables
-            .iter()
-            .filter(|table| self.tables.contains(&table.name))
-            .map(|table| sql::only(&table.name, table.kind == TableKind::Partitioned))
-            .collect();
-        let tables = if list.is_empty() { String::new() } else { format!(" FOR TABLE {}", list.join(", ")) };
+        let list = list(&self.tables, tables);
+        let tables = if list.is_empty() { String::new() } else { format!(" FOR TABLE {list}") };
         format!(
             "CREATE PUBLICATION {name}{tables} WITH (publish = '{}', publish_via_partition_root = {});\n",
             self.operations(),
             self.via_partition_root
         )
     }
+}
+
+/// Tables as a publication lists them. Children of an ordinary table are listed themselves; a partitioned one stands for
+/// its partitions.
+fn list(names: &BTreeSet<TableName>, tables: &[TableInfo]) -> String {
+    let listed = tables.iter().filter(|table| names.contains(&table.name));
+    let only = listed.map(|table| sql::only(&table.name, table.kind == TableKind::Partitioned));
+    only.collect::<Vec<_>>().join(", ")
 }
 
 /// Both publications as they should be.

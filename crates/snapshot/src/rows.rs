@@ -1,19 +1,17 @@
-//! The rows: each table is a job of its own, one transaction on the target that holds all of its rows and the note
-//! that they are there. A table is never half there.
+//! The rows, with what belongs to each table alone: which tables of which snapshot. How the work is shared out is the
+//! engine's matter.
 
-use std::time::Instant;
+use std::collections::{BTreeMap, HashMap};
 
-use relevo_catalog::{Finding, PublishedTable, TableInfo, TableKind, TableName};
+use relevo_catalog::{PublishedTable, TableInfo, TableName};
 use relevo_connect::SqlSession;
-use relevo_model::Side;
-use relevo_state::{self as state, FlowState};
-use tokio_postgres::error::SqlState;
+use relevo_model::{Side, SourceLsn};
+use relevo_state::{self as state, PendingStatement};
 
-use crate::plan::{CopyPlan, SchemaAction, TableJob, copied_columns, not_empty, only};
-use crate::pump::{Copied, Pump};
-use crate::schema::{begin, commit};
-use crate::session::Sessions;
-use crate::unchanged::{check_tables, hold_table};
+use crate::engine::{Engine, Table, import_snapshot};
+use crate::plan::{CopyPlan, TableJob};
+use crate::session::{Sessions, begin, commit};
+use crate::unchanged::check_tables;
 use crate::{CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, Phase, SnapshotError, Stop, sql};
 
 /// What has been copied.
@@ -27,87 +25,183 @@ pub struct RowsCopied {
     pub bytes: u64,
 }
 
-/// Copies the rows of every table of the plan as the exported snapshot shows them.
-///
-/// An attempt always copies every table anew, because the rows of an earlier one belong to an earlier snapshot:
-/// what a recorded table holds is removed in the transaction that brings its rows. The snapshot's session must stay
-/// open until this returns. The copied rows are durable at the latest when [`crate::finish()`] returns.
+/// Sees that under the snapshot the source is what was planned for, before these of the plan's tables are copied.
+/// `all`: they are all tables of the flow; else only they are looked at.
 ///
 /// # Errors
-/// [`SnapshotError`]; no table is half-copied, and the next attempt begins again.
-pub async fn copy_rows(
+/// [`SnapshotError::TableChanged`]: plan again; [`SnapshotError`].
+pub async fn check_snapshot(
     options: &CopyOptions,
     plan: &CopyPlan,
+    (jobs, all): (&[TableJob], bool),
     snapshot: &ExportedSnapshot,
-    observer: &dyn CopyObserver,
     stop: &Stop,
-) -> Result<RowsCopied, SnapshotError> {
+) -> Result<(), SnapshotError> {
     let sessions = Sessions::new(options);
     sessions
         .run(stop, async {
-            let target = sessions.target().await?;
-            let source = sessions.source(sessions.source_encoding(&target).await?).await?;
-            let present = sessions.source("UTF8").await?;
-            import_snapshot(&source, snapshot).await?;
-            check_tables(&source, &options.flow, plan, options.via_partition_root).await?;
+            let source = sessions.source("UTF8").await?;
+            import_snapshot(&source, &snapshot.name).await?;
+            let tables = if all { plan.tables.clone() } else { plan.tables_of(jobs) };
+            check_tables(&source, options, &tables, all).await?;
             source.batch_execute("COMMIT").await.map_err(SnapshotError::source_sql("reading the tables"))?;
-            let names: Vec<TableName> = plan.jobs.iter().map(|job| job.table.clone()).collect();
-            let there = relevo_catalog::tables(&target, &names)
-                .await
-                .map_err(SnapshotError::catalog(Side::Target))?;
-            let attempt = begin_attempt(options, &target).await?;
-            note_changes(options, plan, &present, &target).await?;
-            observer.event(CopyEvent::PhaseStarted {
-                phase: Phase::Rows,
-                steps: plan.jobs.len(),
-                estimated_bytes: plan.estimated_bytes(),
-            });
-            let copier = TableCopier {
-                options,
-                snapshot,
-                observer,
-                first_attempt: attempt == 1,
-                schema_is_ours: matches!(plan.schema, SchemaAction::Copy(_)),
-                source: &source,
-                present: &present,
-                target: &target,
-            };
-            let mut total = RowsCopied { tables: plan.jobs.len(), ..RowsCopied::default() };
-            for job in &plan.jobs {
-                let on_target = there.iter().find(|table| table.name == job.table);
-                let copied = copier.copy_table(job, on_target).await?;
-                total.rows += copied.stored_rows;
-                total.bytes += copied.bytes;
-            }
+            let target = sessions.alone().await?;
+            note_changes(options, jobs, &source, &target).await?;
             source.close().await;
-            present.close().await;
             target.close().await;
-            Ok(total)
+            Ok(())
         })
         .await
 }
 
-/// Counts the attempt; every table is to be copied again.
-async fn begin_attempt(options: &CopyOptions, target: &SqlSession) -> Result<i32, SnapshotError> {
-    if state::progress(&**target, &options.flow).await.map_err(SnapshotError::state)?.is_some() {
-        let message = "the flow streams already; a copy would throw away what it has applied";
-        let finding = Finding::error("flow_streams", Side::Target, message).about(&options.flow);
-        return Err(SnapshotError::Refused { findings: vec![finding] });
-    }
+/// Copies the rows of these tables as the exported snapshot shows them, several at once, and large ones in parts. As
+/// soon as a table's rows are there, its indexes and keys are built and its statistics gathered; then
+/// [`CopyEvent::TableReady`] is told. Each is marked as copied at the snapshot's position in `relevo.table_state`.
+///
+/// An attempt always copies these tables anew, because the rows of an earlier one belong to an earlier snapshot: what
+/// they hold is removed, so a table that streams must not be among them. Other tables of the flow are left as they are.
+/// The snapshot's session must stay open until this returns. One call at a time for a flow: a second one waits until
+/// the sessions of the first have ended, and the first could not go on.
+///
+/// `there`: tables that an earlier call has marked as copied; only what follows their rows is done, before the rest.
+///
+/// The sessions share the lock [`relevo_state::FlowLock::Rows`]; whoever applies changes to other tables is not in their way.
+///
+/// # Errors
+/// [`SnapshotError`]. What was marked as copied stays so, until the next attempt; nothing else is there in part, except
+/// for the parts of tables in state `copying`. Lost links are repaired here as long as the snapshot is there.
+pub async fn copy_tables(
+    options: &CopyOptions,
+    (jobs, there): (&[TableJob], &[TableJob]),
+    snapshot: &ExportedSnapshot,
+    observer: &dyn CopyObserver,
+    stop: &Stop,
+) -> Result<RowsCopied, SnapshotError> {
+    let jobs = jobs.iter().map(|job| (job, false)).chain(there.iter().map(|job| (job, true)));
+    let jobs: Vec<(&TableJob, bool)> = jobs.collect();
+    bring(options, &jobs, snapshot, observer, stop).await
+}
+
+/// Does for tables that were marked as copied by an earlier call what [`copy_tables`] does after their rows: what is not
+/// done yet of their indexes, keys and statistics, and [`CopyEvent::TableReady`].
+///
+/// # Errors
+/// As [`copy_tables`].
+pub async fn complete_tables(
+    options: &CopyOptions,
+    jobs: &[TableJob],
+    observer: &dyn CopyObserver,
+    stop: &Stop,
+) -> Result<(), SnapshotError> {
+    let jobs: Vec<(&TableJob, bool)> = jobs.iter().map(|job| (job, true)).collect();
+    // Nothing is read from the source any more.
+    let none = ExportedSnapshot { name: String::new(), lsn: SourceLsn::ZERO };
+    bring(options, &jobs, &none, observer, stop).await.map(drop)
+}
+
+/// Brings tables, each with whether its rows are there already.
+async fn bring(
+    options: &CopyOptions,
+    tables: &[(&TableJob, bool)],
+    snapshot: &ExportedSnapshot,
+    observer: &dyn CopyObserver,
+    stop: &Stop,
+) -> Result<RowsCopied, SnapshotError> {
+    let jobs: Vec<&TableJob> = tables.iter().map(|(job, _)| *job).collect();
+    let missing: Vec<&TableJob> = tables.iter().filter(|(_, there)| !there).map(|(job, _)| *job).collect();
+    let sessions = Sessions::new(options);
+    sessions
+        .run(stop, async {
+            let target = sessions.alone().await?;
+            let attempt = begin_attempt(options, &missing, &target).await?;
+            let encoding = sessions.source_encoding(&target).await?;
+            let names: Vec<TableName> = jobs.iter().map(|job| job.table.clone()).collect();
+            let there = relevo_catalog::tables(&target, &names)
+                .await
+                .map_err(SnapshotError::catalog(Side::Target))?;
+            let mut statements = own_statements(options, &jobs, &target).await?;
+            // Workers share the lock that this session holds alone.
+            target.close().await;
+            if !missing.is_empty() {
+                observer.event(CopyEvent::PhaseStarted {
+                    phase: Phase::Rows,
+                    steps: missing.len(),
+                    estimated_bytes: missing.iter().map(|job| job.estimated_bytes).sum(),
+                });
+            }
+            let there: HashMap<&TableName, &TableInfo> =
+                there.iter().map(|table| (&table.name, table)).collect();
+            let mut tables: Vec<Table<'_>> = tables
+                .iter()
+                .map(|(job, rows_are_there)| {
+                    let own = statements.remove(&job.table).unwrap_or_default();
+                    Table::new(job, *rows_are_there, there.get(&job.table).copied(), own)
+                })
+                .collect();
+            tables.sort_by_key(|table| (table.lacks_rows(), std::cmp::Reverse(table.job.estimated_bytes)));
+            let engine = Engine::new(&sessions, (snapshot, observer), (attempt, encoding), tables);
+            let (rows, bytes) = engine.run().await?;
+            Ok(RowsCopied { tables: missing.len(), rows, bytes })
+        })
+        .await
+}
+
+/// Counts the attempt; these tables are to be copied again. Whoever belongs to an earlier attempt finds the number
+/// changed before it finds a table emptied.
+async fn begin_attempt(
+    options: &CopyOptions,
+    jobs: &[&TableJob],
+    target: &SqlSession,
+) -> Result<i32, SnapshotError> {
+    let schemas: Vec<&str> = jobs.iter().map(|job| job.table.schema.as_str()).collect();
+    let names: Vec<&str> = jobs.iter().map(|job| job.table.name.as_str()).collect();
     begin(target).await?;
-    let attempt = state::begin_attempt(&**target, &options.flow).await.map_err(SnapshotError::state)?;
-    state::set_state(&**target, &options.flow, FlowState::Copying, None)
+    let attempt = state::begin_attempt_of(&**target, &options.flow, (&schemas, &names))
         .await
         .map_err(SnapshotError::state)?;
+    target
+        .batch_execute("SET LOCAL synchronous_commit = 'local'")
+        .await
+        .map_err(SnapshotError::target_sql("beginning an attempt"))?;
     commit(target).await?;
     Ok(attempt)
+}
+
+/// The statements that wait for the rows of each of these tables alone.
+async fn own_statements(
+    options: &CopyOptions,
+    jobs: &[&TableJob],
+    target: &SqlSession,
+) -> Result<BTreeMap<TableName, Vec<PendingStatement>>, SnapshotError> {
+    let mut owner: HashMap<(String, String), &TableName> = HashMap::new();
+    for job in jobs {
+        let table = &job.table;
+        owner.insert((table.schema.clone(), table.name.clone()), table);
+        if !job.partitioned {
+            continue;
+        }
+        // A tree that is copied as one is ready when all of its tables are.
+        let tree = target
+            .query(sql::PARTITION_TREE, &[&table.quoted()])
+            .await
+            .map_err(SnapshotError::target_sql(format!("reading the partitions of {table}")))?;
+        owner.extend(tree.iter().map(|row| ((row.get(0), row.get(1)), table)));
+    }
+    let pending = state::pending_statements(&**target, &options.flow).await.map_err(SnapshotError::state)?;
+    let mut own: BTreeMap<TableName, Vec<PendingStatement>> = BTreeMap::new();
+    for statement in pending {
+        if let Some(table) = statement.table.as_ref().and_then(|table| owner.get(table)) {
+            own.entry((*table).clone()).or_default().push(statement);
+        }
+    }
+    Ok(own)
 }
 
 /// Remembers what the source has counted for tables of which updates and deletes are not published, so that those
 /// made from now on can be told.
 async fn note_changes(
     options: &CopyOptions,
-    plan: &CopyPlan,
+    jobs: &[TableJob],
     source: &SqlSession,
     target: &SqlSession,
 ) -> Result<(), SnapshotError> {
@@ -115,7 +209,7 @@ async fn note_changes(
     let tables = relevo_catalog::published(source, &whole, &inserts)
         .await
         .map_err(SnapshotError::catalog(Side::Source))?;
-    for job in plan.jobs.iter().filter(|job| job.insert_only) {
+    for job in jobs.iter().filter(|job| job.insert_only) {
         let of_job = |table: &&PublishedTable| {
             table.name == job.table || (job.partitioned && table.partition_root.as_ref() == Some(&job.table))
         };
@@ -126,127 +220,4 @@ async fn note_changes(
             .map_err(SnapshotError::state)?;
     }
     Ok(())
-}
-
-async fn import_snapshot(source: &SqlSession, snapshot: &ExportedSnapshot) -> Result<(), SnapshotError> {
-    source.batch_execute(&sql::import_snapshot(&snapshot.name)).await.map_err(|source| {
-        match source.code() {
-            // "invalid snapshot identifier"; since version 17 also "snapshot … does not exist".
-            Some(&SqlState::INVALID_PARAMETER_VALUE | &SqlState::UNDEFINED_OBJECT) => {
-                SnapshotError::SnapshotGone { source }
-            }
-            _ => SnapshotError::source_sql("importing the snapshot")(source),
-        }
-    })
-}
-
-/// Copies tables over one pair of sessions. Several of them could share the work: the jobs are independent.
-struct TableCopier<'c> {
-    options: &'c CopyOptions,
-    snapshot: &'c ExportedSnapshot,
-    observer: &'c dyn CopyObserver,
-    first_attempt: bool,
-    /// The tables were created by this very copy.
-    schema_is_ours: bool,
-    source: &'c SqlSession,
-    /// The source as it is now, not as the snapshot shows it.
-    present: &'c SqlSession,
-    target: &'c SqlSession,
-}
-
-impl TableCopier<'_> {
-    async fn copy_table(
-        &self,
-        job: &TableJob,
-        on_target: Option<&TableInfo>,
-    ) -> Result<Copied, SnapshotError> {
-        let started = Instant::now();
-        let table = &job.table;
-        self.observer.event(CopyEvent::TableStarted {
-            table,
-            estimated_bytes: job.estimated_bytes,
-            estimated_rows: job.estimated_rows,
-        });
-        // A transaction for each table, so that a lock on the source is held no longer than its rows are read.
-        import_snapshot(self.source, self.snapshot).await?;
-        hold_table(self.source, self.present, job).await?;
-        self.check_unchanged(job).await?;
-        let (flow, client) = (&self.options.flow, &**self.target);
-        state::mark_copying(client, flow, &table.schema, &table.name).await.map_err(SnapshotError::state)?;
-
-        begin(self.target).await?;
-        self.make_empty(job, on_target).await?;
-        let copied = self.pump(job).await?;
-        // The source's verdict on its own COPY, before anything is committed.
-        self.source
-            .batch_execute("COMMIT")
-            .await
-            .map_err(SnapshotError::source_sql(format!("reading the rows of {table}")))?;
-        if copied.sent_rows != copied.stored_rows {
-            return Err(SnapshotError::RowCount {
-                table: table.to_string(),
-                sent: copied.sent_rows,
-                stored: copied.stored_rows,
-            });
-        }
-        let (rows, bytes) = (copied.stored_rows, copied.bytes);
-        let counts = (i64::try_from(rows).unwrap_or(i64::MAX), i64::try_from(bytes).unwrap_or(i64::MAX));
-        state::mark_copied(client, flow, (&table.schema, &table.name), self.snapshot.lsn, counts)
-            .await
-            .map_err(SnapshotError::state)?;
-        commit(self.target).await?;
-        let elapsed = started.elapsed();
-        self.observer.event(CopyEvent::TableFinished { table, rows, bytes, elapsed });
-        Ok(copied)
-    }
-
-    /// The plan was made before the snapshot. A column that came in between would be in the stream, but not in the
-    /// copied rows.
-    async fn check_unchanged(&self, job: &TableJob) -> Result<(), SnapshotError> {
-        let now = relevo_catalog::table(self.source, &job.table)
-            .await
-            .map_err(SnapshotError::catalog(Side::Source))?;
-        let change = match now {
-            None => "it is gone",
-            Some(now) if copied_columns(&now) != job.columns => "its columns are others",
-            Some(now) if (now.kind == TableKind::Partitioned) != job.partitioned => "its kind is another",
-            Some(_) => return Ok(()),
-        };
-        Err(SnapshotError::TableChanged { table: job.table.to_string(), change: change.to_owned() })
-    }
-
-    /// Removes what an earlier attempt has left. At the first attempt nothing can be Relevo's, and rows that came
-    /// after the plan was made are refused.
-    async fn make_empty(&self, job: &TableJob, on_target: Option<&TableInfo>) -> Result<(), SnapshotError> {
-        let table = &job.table;
-        let error = || SnapshotError::target_sql(format!("emptying {table}"));
-        let only = on_target.map_or_else(|| sql::only(table, job.partitioned), only);
-        let holds_rows = format!("SELECT EXISTS (SELECT FROM {only})");
-        if !self.target.query_one(&holds_rows, &[]).await.map_err(error())?.get::<_, bool>(0) {
-            return Ok(());
-        }
-        // An extension fills its own tables when it is created, as it did on the source.
-        let by_extension = self.schema_is_ours && on_target.is_some_and(|table| table.extension.is_some());
-        if self.first_attempt && !by_extension {
-            return Err(SnapshotError::Refused { findings: vec![not_empty(table)] });
-        }
-        // TRUNCATE refuses a table that foreign keys point at, even when they do not act.
-        let referenced =
-            self.target.query_one(sql::IS_REFERENCED, &[&table.quoted()]).await.map_err(error())?.get(0);
-        let empty = if referenced { format!("DELETE FROM {only}") } else { format!("TRUNCATE {only}") };
-        self.target.batch_execute(&empty).await.map_err(error())
-    }
-
-    async fn pump(&self, job: &TableJob) -> Result<Copied, SnapshotError> {
-        let table = &job.table;
-        let pump = Pump {
-            source: self.source,
-            target: self.target,
-            copy_out: sql::copy_out(table, &job.columns, job.partitioned),
-            copy_in: sql::copy_in(table, &job.columns),
-            table: table.to_string(),
-        };
-        let progress = |rows, bytes| self.observer.event(CopyEvent::TableProgress { table, rows, bytes });
-        pump.run(progress).await
-    }
 }

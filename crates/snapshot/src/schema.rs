@@ -1,21 +1,21 @@
-//! The schema on its way to the target: types, functions and tables before the rows, indexes, constraints and
-//! triggers after them.
+//! The schema on its way to the target: types, functions and tables before the rows; indexes, constraints and triggers
+//! are stored for after them.
 
 use relevo_catalog::TableName;
 use relevo_connect::SqlSession;
-use relevo_model::{FlowName, Side};
-use relevo_state as state;
-use tokio_postgres::error::SqlState;
+use relevo_model::Side;
+use relevo_state::{self as state, NewStatement};
 
 use crate::pg_dump::{PgDump, Section};
 use crate::plan::{CopyPlan, SchemaAction, foreign_rows};
-use crate::script::{Adapted, AdaptedStatement, TargetFacts, not_valid, summary, transform};
-use crate::session::Sessions;
+use crate::script::{Adapted, AdaptedStatement, TargetFacts, summary, tables_of_statements, transform};
+use crate::session::{Sessions, begin, commit};
 use crate::{CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, Phase, SnapshotError, Stop, sql};
 
 /// Makes the target's tables ready for rows and records them as the flow's, all in one transaction.
 ///
-/// When the schema is copied, what comes after the rows is stored in the same transaction for [`crate::finish()`].
+/// When the schema is copied, what comes after the rows is stored in the same transaction for
+/// [`crate::copy_tables`] and [`crate::finish_schema`].
 ///
 /// # Errors
 /// [`SnapshotError`]; the target is then as it was, except for the (empty) schema `relevo`.
@@ -29,7 +29,7 @@ pub async fn copy_schema(
     let sessions = Sessions::new(options);
     sessions
         .run(stop, async {
-            let mut target = sessions.target().await?;
+            let mut target = sessions.alone().await?;
             state::install(&mut target).await.map_err(SnapshotError::state)?;
             match &plan.schema {
                 SchemaAction::Copy(pg_dump) => {
@@ -113,7 +113,12 @@ async fn create(
         observer.event(CopyEvent::StepFinished { phase });
     }
     record(options, plan, target).await?;
-    let after: Vec<String> = after.statements.iter().map(AdaptedStatement::alone).collect();
+    let tables = tables_of_statements(after.statements.iter().map(|statement| statement.sql.as_str()));
+    let with_table = |(statement, table): (&AdaptedStatement, Option<TableName>)| NewStatement {
+        table: table.map(|table| (table.schema, table.name)),
+        statement: statement.alone(),
+    };
+    let after: Vec<NewStatement> = after.statements.iter().zip(tables).map(with_table).collect();
     state::save_statements(&**target, &options.flow, &after).await.map_err(SnapshotError::state)?;
     commit(target).await
 }
@@ -124,12 +129,12 @@ async fn run(target: &SqlSession, statement: &AdaptedStatement, text: &str) -> R
 }
 
 /// From the moment that a table is recorded its rows are Relevo's to replace, so it must be empty when it is.
-async fn check_still_empty(
+pub(crate) async fn check_still_empty(
     options: &CopyOptions,
     plan: &CopyPlan,
-    target: &SqlSession,
+    target: &tokio_postgres::Client,
 ) -> Result<(), SnapshotError> {
-    let recorded = state::tables(&**target, &options.flow).await.map_err(SnapshotError::state)?;
+    let recorded = state::tables(target, &options.flow).await.map_err(SnapshotError::state)?;
     let ours = recorded.into_iter().map(|table| TableName::new(table.schema, table.name)).collect();
     let names: Vec<TableName> = plan.jobs.iter().map(|job| job.table.clone()).collect();
     let there = relevo_catalog::tables(target, &names).await.map_err(SnapshotError::catalog(Side::Target))?;
@@ -156,82 +161,4 @@ async fn record(options: &CopyOptions, plan: &CopyPlan, target: &SqlSession) -> 
             .map_err(SnapshotError::state)?;
     }
     state::mark_schema_ready(client, flow).await.map_err(SnapshotError::state)
-}
-
-pub(crate) async fn begin(target: &SqlSession) -> Result<(), SnapshotError> {
-    target.batch_execute("BEGIN").await.map_err(SnapshotError::target_sql("beginning a transaction"))
-}
-
-pub(crate) async fn commit(target: &SqlSession) -> Result<(), SnapshotError> {
-    target.batch_execute("COMMIT").await.map_err(SnapshotError::target_sql("committing"))
-}
-
-/// Creates what comes after the rows: each stored statement in a transaction of its own, together with the note
-/// that it is done, so that an interrupted run goes on where it was.
-pub(crate) async fn create_after_rows(
-    flow: &FlowName,
-    target: &SqlSession,
-    observer: &dyn CopyObserver,
-) -> Result<(), SnapshotError> {
-    let pending = state::pending_statements(&**target, flow).await.map_err(SnapshotError::state)?;
-    let phase = Phase::Indexes;
-    observer.event(CopyEvent::PhaseStarted { phase, steps: pending.len(), estimated_bytes: 0 });
-    for (ordinal, statement) in pending {
-        match create_one(flow, target, ordinal, &statement).await {
-            Ok(()) => {}
-            Err(SnapshotError::Statement { source, .. })
-                if source.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) =>
-            {
-                foreign_key(flow, target, (ordinal, &statement), source, observer).await?;
-            }
-            Err(error) => return Err(error),
-        }
-        observer.event(CopyEvent::StepFinished { phase });
-    }
-    Ok(())
-}
-
-async fn create_one(
-    flow: &FlowName,
-    target: &SqlSession,
-    ordinal: i32,
-    statement: &str,
-) -> Result<(), SnapshotError> {
-    begin(target).await?;
-    if let Err(source) = target.batch_execute(statement).await {
-        // The session goes on after a foreign key that does not hold.
-        target.batch_execute("ROLLBACK").await.map_err(SnapshotError::target_sql("rolling back"))?;
-        return Err(SnapshotError::Statement { statement: summary(statement), source });
-    }
-    state::finish_statement(&**target, flow, ordinal).await.map_err(SnapshotError::state)?;
-    commit(target).await
-}
-
-/// A foreign key that does not hold: it points into a table whose rows are not copied, or is violated on the
-/// source too. It is created without looking at the rows there are, or else left out; either way somebody is told.
-async fn foreign_key(
-    flow: &FlowName,
-    target: &SqlSession,
-    (ordinal, statement): (i32, &str),
-    violation: tokio_postgres::Error,
-    observer: &dyn CopyObserver,
-) -> Result<(), SnapshotError> {
-    let name = summary(statement);
-    let why = relevo_connect::describe(&violation);
-    if let Some(unchecked) = not_valid(statement) {
-        match create_one(flow, target, ordinal, &unchecked).await {
-            Ok(()) => {
-                let message = format!("created as NOT VALID, because rows violate it: {name}: {why}");
-                observer.event(CopyEvent::Warning { message: &message });
-                return Ok(());
-            }
-            // A foreign key of a partitioned table cannot be NOT VALID before version 18.
-            Err(SnapshotError::Statement { source, .. }) if source.as_db_error().is_some() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    state::finish_statement(&**target, flow, ordinal).await.map_err(SnapshotError::state)?;
-    let message = format!("left out, because rows violate it: {name}: {why}");
-    observer.event(CopyEvent::Warning { message: &message });
-    Ok(())
 }

@@ -1,5 +1,5 @@
-//! The sessions of a copy: how they are set up on either side, the lock of the flow, and how they end when the
-//! work is to stop.
+//! The sessions of a copy: how they are set up on either side, the lock that keeps attempts apart, and how they end when
+//! the work is to stop.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use relevo_connect::{Canceller, SessionSettings, SqlSession, connect_sql};
-use relevo_model::Side;
-use tokio_postgres::types::ToSql;
+use relevo_model::{FlowName, Side};
+use relevo_state::{self as state, FlowLock, StateError};
 
 use crate::sql;
 use crate::{CopyOptions, SnapshotError, Stop};
@@ -16,7 +16,7 @@ use crate::{CopyOptions, SnapshotError, Stop};
 /// How long the servers may take to be told that nobody waits any more.
 const CANCEL_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long the flow's lock is waited for before somebody is told.
+/// How long the lock is waited for before somebody is told.
 const QUIET_LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// The encoding that values travel in when neither server can convert.
@@ -83,8 +83,8 @@ impl<'o> Sessions<'o> {
     }
 
     /// A session that writes the target: triggers and foreign keys do not act in it, nor do event triggers, and it
-    /// can write where others may only read. It holds the lock of the flow, so it is the only one that writes.
-    pub(crate) async fn target(&self) -> Result<SqlSession, SnapshotError> {
+    /// can write where others may only read.
+    async fn target(&self) -> Result<SqlSession, SnapshotError> {
         let settings = self
             .settings()
             .with("session_replication_role", "replica")
@@ -98,27 +98,60 @@ impl<'o> Sessions<'o> {
                 .await
                 .map_err(SnapshotError::target_sql("setting the encoding"))?;
         }
-        self.lock(&session).await?;
         Ok(session)
     }
 
-    async fn lock(&self, session: &SqlSession) -> Result<(), SnapshotError> {
-        let key = self.options.flow.lock_key();
-        let parameters: [&(dyn ToSql + Sync); 1] = [&key];
-        let mut locked = pin!(session.execute(sql::LOCK, &parameters));
+    /// A session that writes the target while no session of any attempt does.
+    pub(crate) async fn alone(&self) -> Result<SqlSession, SnapshotError> {
+        let session = self.target().await?;
+        self.wait_for(state::lock(&*session, &self.options.flow, FlowLock::Rows)).await?;
+        Ok(session)
+    }
+
+    /// A session that writes the target for the attempt of this number, beside others of it.
+    pub(crate) async fn worker(&self, attempt: i32) -> Result<SqlSession, SnapshotError> {
+        let session = self.beside().await?;
+        check_attempt(&session, &self.options.flow, attempt).await?;
+        Ok(session)
+    }
+
+    /// A session that writes the target for the latest attempt, and its number.
+    pub(crate) async fn latest(&self) -> Result<(SqlSession, i32), SnapshotError> {
+        let session = self.beside().await?;
+        let attempt =
+            state::copy_attempt(&*session, &self.options.flow).await.map_err(SnapshotError::state)?;
+        Ok((session, attempt))
+    }
+
+    async fn beside(&self) -> Result<SqlSession, SnapshotError> {
+        let session = self.target().await?;
+        self.wait_for(state::lock_shared(&*session, &self.options.flow, FlowLock::Rows)).await?;
+        let workers = i64::try_from(self.options.jobs.get()).unwrap_or(i64::MAX);
+        session
+            .execute(sql::MAINTENANCE_MEMORY, &[&workers])
+            .await
+            .map_err(SnapshotError::target_sql("setting the memory for building indexes"))?;
+        Ok(session)
+    }
+
+    async fn wait_for(
+        &self,
+        lock: impl Future<Output = Result<(), StateError>>,
+    ) -> Result<(), SnapshotError> {
+        let mut locked = pin!(lock);
         let result = match tokio::time::timeout(QUIET_LOCK_WAIT, &mut locked).await {
             Ok(result) => result,
             Err(_) => {
-                // An earlier process of ours that was killed: its backend ends once it has read what is in its
-                // socket. Or another Relevo is at work.
+                // An earlier process of ours that was killed: its backends end once they have read what is in their
+                // sockets. Or another Relevo is at work.
                 tracing::warn!(
                     flow = %self.options.flow,
-                    "another session works for this flow on the target; waiting until it ends"
+                    "other sessions work for this flow on the target; waiting until they end"
                 );
                 locked.await
             }
         };
-        result.map(drop).map_err(SnapshotError::target_sql("taking the flow's lock"))
+        result.map_err(SnapshotError::state)
     }
 
     /// The encoding of the source's session. Between two databases without an encoding, bytes pass as they are.
@@ -130,6 +163,31 @@ impl<'o> Sessions<'o> {
         let encoding = encoding_of(&source, Side::Source).await?;
         source.close().await;
         Ok(if encoding == SQL_ASCII { SQL_ASCII } else { "UTF8" })
+    }
+}
+
+pub(crate) async fn begin(target: &SqlSession) -> Result<(), SnapshotError> {
+    target.batch_execute("BEGIN").await.map_err(SnapshotError::target_sql("beginning a transaction"))
+}
+
+pub(crate) async fn commit(target: &SqlSession) -> Result<(), SnapshotError> {
+    target.batch_execute("COMMIT").await.map_err(SnapshotError::target_sql("committing"))
+}
+
+pub(crate) async fn roll_back(target: &SqlSession) -> Result<(), SnapshotError> {
+    target.batch_execute("ROLLBACK").await.map_err(SnapshotError::target_sql("rolling back"))
+}
+
+/// Fails when another attempt has begun since the one of this number. To be asked at the end of a transaction, after
+/// the tables that it writes were locked by writing them: an attempt counts itself before it empties a table.
+pub(crate) async fn check_attempt(
+    target: &SqlSession,
+    flow: &FlowName,
+    attempt: i32,
+) -> Result<(), SnapshotError> {
+    match state::copy_attempt(&**target, flow).await.map_err(SnapshotError::state)? {
+        latest if latest == attempt => Ok(()),
+        latest => Err(SnapshotError::Superseded { attempt, latest }),
     }
 }
 

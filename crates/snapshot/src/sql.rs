@@ -21,14 +21,78 @@ pub(crate) const VERSION: &str = "SELECT pg_catalog.current_setting('server_vers
 /// The encoding of the database, by name.
 pub(crate) const DATABASE_ENCODING: &str = "SELECT pg_catalog.getdatabaseencoding()";
 
-/// The key is a parameter.
-pub(crate) const LOCK: &str = "SELECT pg_catalog.pg_advisory_lock($1)";
+/// Lets this session build indexes with more memory, when the server has it: all workers together with half of what it
+/// gives its buffers, each with a gigabyte at most, and never with less than the server's own setting. A parameter: how
+/// many workers there are.
+pub(crate) const MAINTENANCE_MEMORY: &str = "
+SELECT pg_catalog.set_config('maintenance_work_mem', pg_catalog.concat(greatest(
+           pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem')),
+           least(pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / (2 * $1::int8),
+                 1073741824)) / 1024, 'kB'), false)";
 
-/// Whether foreign keys of other tables point at this one. A parameter: its name, quoted.
-pub(crate) const IS_REFERENCED: &str = "
+/// Ends a backend of this flow's user; a row as long as it is there. Parameters: its process id, and what the flow's
+/// sessions are called.
+pub(crate) const END_BACKEND: &str = "
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+ WHERE pid = $1 AND application_name = $2 AND datname = pg_catalog.current_database()";
+
+/// What decides how a table is emptied: whether foreign keys of other tables point at it, whether TRUNCATE is granted,
+/// and whether it may be locked against writers. A parameter: its name, quoted.
+pub(crate) const EMPTYING: &str = "
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint AS c
-               WHERE c.contype = 'f' AND c.confrelid = pg_catalog.to_regclass($1)
-                 AND c.conrelid <> c.confrelid)";
+               WHERE c.contype = 'f' AND c.confrelid = t.oid AND c.conrelid <> c.confrelid),
+       pg_catalog.has_table_privilege(t.oid, 'TRUNCATE'),
+       pg_catalog.has_table_privilege(t.oid, 'UPDATE, DELETE, TRUNCATE')
+FROM (SELECT (($1::text)::pg_catalog.regclass)::pg_catalog.oid) AS t (oid)";
+
+/// Makes the transaction one that has something to commit, and so to flush.
+pub(crate) const WRITE_COMMIT: &str = "SELECT pg_catalog.pg_current_xact_id()";
+
+/// The file that a table's rows are in now, whatever the transaction's snapshot shows. A parameter: its name, quoted.
+pub(crate) const FILE_NOW: &str = "SELECT pg_catalog.pg_relation_filenode(pg_catalog.to_regclass($1))";
+
+/// That file, and how many blocks it has. A parameter: the table's name, quoted.
+pub(crate) const SIZE_NOW: &str = "
+SELECT pg_catalog.pg_relation_filenode(t.oid),
+       pg_catalog.pg_relation_size(t.oid) / pg_catalog.current_setting('block_size')::int8
+FROM (SELECT (($1::text)::pg_catalog.regclass)::pg_catalog.oid) AS t (oid)";
+
+/// Whether a table and its parts are stored now where the transaction's snapshot shows them: then the snapshot shows
+/// all rows. Parameters: schema and name, and the name, quoted.
+pub(crate) const IS_WHERE_IT_WAS: &str = "
+SELECT coalesce(pg_catalog.bool_and(pg_catalog.pg_relation_filenode(c.oid) IS NOT DISTINCT FROM nullif(c.relfilenode, 0)
+                         AND t.oid = pg_catalog.to_regclass($3)), false)
+FROM pg_catalog.pg_namespace AS n
+JOIN pg_catalog.pg_class AS t ON t.relnamespace = n.oid AND t.relname = $2
+CROSS JOIN LATERAL (SELECT t.oid UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(t.oid) AS p) AS part (oid)
+JOIN pg_catalog.pg_class AS c ON c.oid = part.oid
+WHERE n.nspname = $1";
+
+/// The parts of a partitioned table, itself included. A parameter: its name, quoted.
+pub(crate) const PARTITION_TREE: &str = "
+SELECT n.nspname::text, c.relname::text
+FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) AS p
+JOIN pg_catalog.pg_class AS c ON c.oid = p.relid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace";
+
+/// The partitioned tables at the top of trees that hold these tables. Parameters: schemas and names.
+pub(crate) const PARTITION_ROOTS: &str = "
+SELECT DISTINCT rn.nspname::text, r.relname::text, r.reltuples < 0
+FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS wanted (schema, name)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.schema
+JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relispartition
+JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.pg_partition_root(c.oid)
+JOIN pg_catalog.pg_namespace AS rn ON rn.oid = r.relnamespace
+ORDER BY 1, 2";
+
+/// A foreign key by its table and name: whether it was validated. Parameters: the table's name, quoted; the key's.
+pub(crate) const FOREIGN_KEY: &str = "
+SELECT convalidated FROM pg_catalog.pg_constraint
+ WHERE contype = 'f' AND conrelid = pg_catalog.to_regclass($1) AND conname = $2";
+
+/// Whether a table is partitioned. A parameter: its name, quoted.
+pub(crate) const IS_PARTITIONED: &str = "
+SELECT coalesce((SELECT relkind = 'p' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)), false)";
 
 /// The populated materialized views that users made.
 pub(crate) const POPULATED_VIEWS: &str = "
@@ -117,12 +181,22 @@ pub(crate) fn copy_out(table: &TableName, columns: &[String], partitioned: bool)
     }
 }
 
-/// Writes a table's rows.
-pub(crate) fn copy_in(table: &TableName, columns: &[String]) -> String {
+/// Reads the rows of a table whose place is in these blocks: from the first to before the second, if there is one. A
+/// row stays in its place as long as a snapshot sees it, and the table is not rewritten (TID Range Scan, since
+/// version 14).
+pub(crate) fn copy_out_range(table: &TableName, columns: &[String], blocks: (u64, Option<u64>)) -> String {
+    let end = blocks.1.map(|end| format!(" AND ctid < '({end},0)'")).unwrap_or_default();
+    let rows = format!("{} WHERE ctid >= '({},0)'{end}", only(table, false), blocks.0);
+    format!("COPY (SELECT {} FROM {rows}) TO STDOUT", list(columns))
+}
+
+/// Writes a table's rows; frozen, if the table was truncated in the same transaction.
+pub(crate) fn copy_in(table: &TableName, columns: &[String], frozen: bool) -> String {
     let name = table.quoted();
+    let freeze = if frozen { " (FREEZE)" } else { "" };
     match columns {
-        [] => format!("COPY {name} FROM STDIN"),
-        _ => format!("COPY {name} ({}) FROM STDIN", list(columns)),
+        [] => format!("COPY {name} FROM STDIN{freeze}"),
+        _ => format!("COPY {name} ({}) FROM STDIN{freeze}", list(columns)),
     }
 }
 
@@ -146,8 +220,14 @@ mod tests {
         assert_eq!(copy_out(&table, &columns, false), r#"COPY "S"."t""x" ("a", "B c") TO STDOUT"#);
         assert_eq!(copy_out(&table, &columns, true), r#"COPY (SELECT "a", "B c" FROM "S"."t""x") TO STDOUT"#);
         assert_eq!(copy_out(&table, &[], true), r#"COPY (SELECT  FROM "S"."t""x") TO STDOUT"#);
-        assert_eq!(copy_in(&table, &columns), r#"COPY "S"."t""x" ("a", "B c") FROM STDIN"#);
-        assert_eq!(copy_in(&table, &[]), r#"COPY "S"."t""x" FROM STDIN"#);
+        assert_eq!(copy_in(&table, &columns, false), r#"COPY "S"."t""x" ("a", "B c") FROM STDIN"#);
+        assert_eq!(copy_in(&table, &[], true), r#"COPY "S"."t""x" FROM STDIN (FREEZE)"#);
+        let last = copy_out_range(&table, &columns[..1], (7, None));
+        assert_eq!(last, r#"COPY (SELECT "a" FROM ONLY "S"."t""x" WHERE ctid >= '(7,0)') TO STDOUT"#);
+        assert!(
+            copy_out_range(&table, &[], (0, Some(7)))
+                .ends_with(" WHERE ctid >= '(0,0)' AND ctid < '(7,0)') TO STDOUT")
+        );
         assert_eq!(only(&table, false), r#"ONLY "S"."t""x""#);
     }
 }

@@ -6,14 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use relevo_catalog::TableName;
+use relevo_catalog::{TableInfo, TableName};
 use relevo_connect::SqlSession;
-use relevo_model::{FlowName, Side};
+use relevo_model::Side;
 use tokio_postgres::error::SqlState;
 
-use crate::plan::{CopyPlan, TableJob};
+use crate::plan::TableJob;
 use crate::publication::published_as_planned;
-use crate::{SnapshotError, sql};
+use crate::session::Sessions;
+use crate::{CopyOptions, SnapshotError, sql};
 
 /// Under the snapshot: the planned tables, their partitions and the publications are those of the plan. A partition
 /// that was created before the snapshot is in the stream, but its rows are not; a table that was created again is not
@@ -23,11 +24,11 @@ use crate::{SnapshotError, sql};
 /// whoever watches the flow says so.
 pub(crate) async fn check_tables(
     source: &SqlSession,
-    flow: &FlowName,
-    plan: &CopyPlan,
-    via_partition_root: bool,
+    options: &CopyOptions,
+    tables: &[TableInfo],
+    all: bool,
 ) -> Result<(), SnapshotError> {
-    let planned: BTreeSet<&TableName> = plan.tables.iter().map(|table| &table.name).collect();
+    let planned: BTreeSet<&TableName> = tables.iter().map(|table| &table.name).collect();
     let is_planned = |name: &TableName| planned.contains(name);
     let mut now = relevo_catalog::user_tables(source).await.map_err(SnapshotError::catalog(Side::Source))?;
     now.retain(|table| is_planned(&table.name) || table.partition_root.as_ref().is_some_and(is_planned));
@@ -38,7 +39,7 @@ pub(crate) async fn check_tables(
     if let Some(new) = there.iter().find(|name| !is_planned(name)) {
         return Err(changed(new, "it is a new partition"));
     }
-    match published_as_planned(source, flow, &now, via_partition_root).await? {
+    match published_as_planned(source, options, &now, all).await? {
         None => Ok(()),
         Some(table) => Err(changed(&table, "it is not published as planned")),
     }
@@ -59,10 +60,10 @@ struct Part {
 /// shows its rows. To a snapshot that is older than an ALTER TABLE that writes all rows anew, the table is empty
 /// (manual, *Caveats* of *Concurrency Control*); and the stream does not carry rows that are only written anew.
 ///
-/// `source` has imported the snapshot; `present` sees what is there now.
+/// `source` has imported the snapshot. What is there now is only looked at when something has moved.
 pub(crate) async fn hold_table(
     source: &SqlSession,
-    present: &SqlSession,
+    sessions: &Sessions<'_>,
     job: &TableJob,
 ) -> Result<(), SnapshotError> {
     let table = &job.table;
@@ -70,7 +71,16 @@ pub(crate) async fn hold_table(
         Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME) => changed(table, "it is gone"),
         _ => SnapshotError::source_sql(format!("locking {table}"))(error),
     })?;
-    let (then, now) = (parts(source, table).await?, parts(present, table).await?);
+    let here = source
+        .query_one(sql::IS_WHERE_IT_WAS, &[&table.schema, &table.name, &table.quoted()])
+        .await
+        .map_err(SnapshotError::source_sql(format!("looking where {table} is stored")))?;
+    if here.get(0) {
+        return Ok(());
+    }
+    let present = sessions.source("UTF8").await?;
+    let (then, now) = (parts(source, table).await?, parts(&present, table).await?);
+    present.close().await;
     match difference(&then, &now) {
         None => Ok(()),
         Some(change) => Err(changed(table, change)),

@@ -45,6 +45,15 @@ pub enum SlotSnapshot {
     Nothing,
 }
 
+/// How long a slot lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotLifetime {
+    /// Until it is dropped.
+    Permanent,
+    /// As long as the connection that made it.
+    Temporary,
+}
+
 /// A slot that was just created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedSlot {
@@ -204,16 +213,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
         })
     }
 
-    /// `CREATE_REPLICATION_SLOT … LOGICAL pgoutput`. The server waits for the transactions that run now to end.
+    /// `CREATE_REPLICATION_SLOT … [TEMPORARY] LOGICAL pgoutput`. The server waits for the transactions that run now to end.
     ///
     /// # Errors
     /// The command fails: no slot is free (53400), the name is taken (42710), `wal_level` is not `logical` (55000).
     pub async fn create_slot(
         &mut self,
         name: &str,
+        lifetime: SlotLifetime,
         snapshot: SlotSnapshot,
     ) -> Result<CreatedSlot, SourceError> {
         let slot = sql::identifier(name);
+        let temporary = if lifetime == SlotLifetime::Temporary { " TEMPORARY" } else { "" };
         // 14 does not know the list in parentheses; later versions prefer it.
         let option = match (self.server_major() >= 15, snapshot) {
             (true, SlotSnapshot::Export) => "(SNAPSHOT 'export')",
@@ -221,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
             (false, SlotSnapshot::Export) => "EXPORT_SNAPSHOT",
             (false, SlotSnapshot::Nothing) => "NOEXPORT_SNAPSHOT",
         };
-        let command = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL {PLUGIN} {option}");
+        let command = format!("CREATE_REPLICATION_SLOT {slot}{temporary} LOGICAL {PLUGIN} {option}");
         let rows = self.query_patiently(&command).await?;
         let point = rows.require(&command, "consistent_point")?;
         Ok(CreatedSlot {

@@ -23,7 +23,7 @@ mod wire;
 mod tests;
 
 pub use auth::Login;
-pub use connection::{CreatedSlot, ReplicationConnection, SlotSnapshot, SystemIdentity};
+pub use connection::{CreatedSlot, ReplicationConnection, SlotLifetime, SlotSnapshot, SystemIdentity};
 pub use error::SourceError;
 pub use monitor::SourceMonitor;
 pub use slot::{SlotHolder, SlotInfo, inspect_slot};

@@ -157,6 +157,33 @@ impl Spool {
         self.shared.sync_dir()
     }
 
+    /// Removes all logs and what [`Spool::open`] has made; the directory itself only if nothing of others is in it.
+    ///
+    /// # Errors
+    /// As [`Spool::clear`].
+    pub fn remove_all(self) -> Result<(), SpoolError> {
+        self.clear()?;
+        let dir = &self.shared.dir;
+        // The lock last: until then nobody else begins here.
+        for name in [ID, LOCK] {
+            let path = dir.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(SpoolError::io("removing", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        match fs::remove_dir(dir) {
+            Err(error)
+                if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) =>
+            {
+                Err(SpoolError::io("removing the directory", dir)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Syncs several logs, faster than one after the other.
     ///
     /// # Errors

@@ -183,6 +183,26 @@ fn an_open_log_is_neither_opened_again_nor_removed() {
 }
 
 #[test]
+fn a_spool_that_is_removed_leaves_nothing_but_what_is_not_its_own() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("spool");
+    for foreign in [false, true] {
+        let spool = tiny(&dir);
+        let mut log = spool.log("t").unwrap();
+        log.sync().unwrap();
+        drop(log);
+        if foreign {
+            fs::write(dir.join("notes.txt"), "mine").unwrap();
+        }
+        spool.remove_all().unwrap();
+        let left: Vec<_> =
+            fs::read_dir(&dir).into_iter().flatten().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, if foreign { vec!["notes.txt"] } else { vec![] });
+        assert_eq!(dir.exists(), foreign);
+    }
+}
+
+#[test]
 fn a_file_under_the_wrong_name_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let spool = tiny(dir.path());

@@ -79,6 +79,12 @@ pub struct FlowRecord {
     pub schema_ready: bool,
     /// How many times the initial copy was begun.
     pub copy_attempt: i32,
+    /// The copy is complete: every table follows the stream.
+    pub copied: bool,
+    /// The initial copy was complete once: what is copied since are tables that were added.
+    pub completed: bool,
+    /// The id of the spool that holds what copied tables have missed.
+    pub spool: Option<String>,
 }
 
 /// The progress with the source that it belongs to.
@@ -92,10 +98,10 @@ pub struct StoredProgress {
 
 const CREATE_FLOW: &str =
     "INSERT INTO relevo.flow (name, state) VALUES ($1, 'preparing') ON CONFLICT (name) DO NOTHING";
-const READ_FLOW: &str = "SELECT name, state, detail, state_at, schema_ready, copy_attempt FROM relevo.flow \
-     WHERE name = $1";
-const READ_ALL_FLOWS: &str =
-    "SELECT name, state, detail, state_at, schema_ready, copy_attempt FROM relevo.flow ORDER BY name";
+const READ_FLOW: &str = "SELECT name, state, detail, state_at, schema_ready, copy_attempt, \
+     copied_at IS NOT NULL, spool, completed FROM relevo.flow WHERE name = $1";
+const READ_ALL_FLOWS: &str = "SELECT name, state, detail, state_at, schema_ready, copy_attempt, \
+     copied_at IS NOT NULL, spool, completed FROM relevo.flow ORDER BY name";
 const SET_STATE: &str = "UPDATE relevo.flow SET state = $2, detail = $3, state_at = pg_catalog.now() \
      WHERE name = $1 AND (state, detail) IS DISTINCT FROM ($2, $3)";
 /// The same, unless another session than those of `$4` (processes of the server) holds one of the locks `$5` and `$6`.
@@ -110,14 +116,33 @@ const SAY_STATE: &str = "WITH other AS MATERIALIZED (SELECT EXISTS (SELECT FROM 
 const MARK_SCHEMA_READY: &str = "UPDATE relevo.flow SET schema_ready = true WHERE name = $1";
 const BEGIN_ATTEMPT: &str =
     "UPDATE relevo.flow SET copy_attempt = copy_attempt + 1 WHERE name = $1 RETURNING copy_attempt";
+const READ_ATTEMPT: &str = "SELECT copy_attempt FROM relevo.flow WHERE name = $1";
+const RESET_SOME: &str = "UPDATE relevo.table_state AS t SET state = 'pending', copied_lsn = NULL, copied_rows = NULL, \
+     copied_bytes = NULL, updated_at = pg_catalog.now() \
+     FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) AS wanted (schema_name, table_name) \
+     WHERE t.flow = $1 AND t.schema_name = wanted.schema_name AND t.table_name = wanted.table_name";
 const RESET_TABLES: &str = "UPDATE relevo.table_state SET state = 'pending', copied_lsn = NULL, copied_rows = NULL, \
      copied_bytes = NULL, updated_at = pg_catalog.now() WHERE flow = $1";
 const READ_PROGRESS: &str = "SELECT source_system_id, source_timeline, source_database, applied_lsn, commit_lsn, \
      commit_time FROM relevo.progress WHERE flow = $1";
 const CREATE_PROGRESS: &str = "INSERT INTO relevo.progress \
      (flow, source_system_id, source_timeline, source_database, applied_lsn) VALUES ($1, $2, $3, $4, $5)";
-const STREAM_TABLES: &str = "UPDATE relevo.table_state SET state = 'streaming', updated_at = pg_catalog.now() \
-     WHERE flow = $1";
+/// A statement of its own, so that the next one sees what whoever held the row has committed.
+const HOLD_FLOW: &str = "SELECT 1 FROM relevo.flow WHERE name = $1 FOR UPDATE";
+const COMPLETE_COPY: &str = "UPDATE relevo.flow \
+     SET copied_at = pg_catalog.now(), completed = true, spool = NULL WHERE name = $1 \
+     AND NOT EXISTS (SELECT FROM relevo.table_state AS t WHERE t.flow = $1 AND t.state <> 'streaming')";
+const REOPEN_COPY: &str = "UPDATE relevo.flow SET copied_at = NULL WHERE name = $1";
+/// `$3`: server processes of the caller's own sessions, `$4`: the key of the lock. See `SAY_STATE`.
+const CLAIM_SPOOL: &str = "UPDATE relevo.flow SET spool = $2 \
+     WHERE name = $1 AND (spool IS NULL OR spool = $2) AND EXISTS (SELECT FROM pg_catalog.pg_locks AS l \
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid = ANY ($3::int4[]) \
+     AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()) \
+     AND ((l.classid::bigint << 32) | l.objid::bigint) = $4)";
+const CHANGE_SPOOL: &str = "WITH noted AS (UPDATE relevo.flow SET spool = $2 WHERE name = $1), \
+     again AS (UPDATE relevo.table_state SET state = 'pending', copied_lsn = NULL, copied_rows = NULL, \
+     copied_bytes = NULL, updated_at = pg_catalog.now() WHERE flow = $1 AND state = 'copied' RETURNING 1) \
+     SELECT pg_catalog.count(*) FROM again";
 
 /// Moves the progress of a flow, inside the transaction that carries the data.
 ///
@@ -134,7 +159,12 @@ pub const ADVANCE_PROGRESS: &str = "WITH moved AS (UPDATE relevo.progress SET ap
      SELECT 1 / pg_catalog.count(*) FROM moved";
 
 const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
+const LOCK: &str = "SELECT pg_catalog.pg_advisory_lock($1)";
+const LOCK_SHARED: &str = "SELECT pg_catalog.pg_advisory_lock_shared($1)";
+const UNLOCK: &str = "SELECT pg_catalog.pg_advisory_unlock($1)";
 const FORGET_PROGRESS: &str = "DELETE FROM relevo.progress WHERE flow = $1";
+const FORGET_COPY: &str =
+    "UPDATE relevo.flow SET copied_at = NULL, completed = false, spool = NULL WHERE name = $1";
 
 fn record(row: &Row) -> Result<FlowRecord, StateError> {
     let name: String = row.get(0);
@@ -145,6 +175,9 @@ fn record(row: &Row) -> Result<FlowRecord, StateError> {
         state_at: row.get::<_, SystemTime>(3).into(),
         schema_ready: row.get(4),
         copy_attempt: row.get(5),
+        copied: row.get(6),
+        spool: row.get(7),
+        completed: row.get(8),
     })
 }
 
@@ -167,13 +200,16 @@ pub async fn flow(client: &impl GenericClient, name: &FlowName) -> Result<Option
     row.as_ref().map(record).transpose()
 }
 
-/// What one session at a time does with a flow.
+/// What is locked of a flow, by sessions on its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlowLock {
-    /// Writing rows: whoever applies, or brings rows of the copy.
+    /// Applying changes: one session.
     Apply,
-    /// Making the slot and the copy, from the first step to the last.
+    /// Making the slot and the copy, from the first step to the last: one session.
     Copy,
+    /// Bringing rows of the copy, and what comes after them: shared by all sessions of an attempt. Whoever begins
+    /// another attempt holds it alone meanwhile, so that no backend of an earlier one is left.
+    Rows,
 }
 
 impl FlowLock {
@@ -181,6 +217,7 @@ impl FlowLock {
         match self {
             Self::Apply => name.lock_key(),
             Self::Copy => !name.lock_key(),
+            Self::Rows => name.lock_key().rotate_left(32),
         }
     }
 }
@@ -194,11 +231,40 @@ pub async fn try_lock(
     name: &FlowName,
     lock: FlowLock,
 ) -> Result<bool, StateError> {
-    let row = client
-        .query_one(TRY_LOCK, &[&lock.key(name)])
-        .await
-        .map_err(StateError::sql("taking the flow's lock"))?;
+    let key = lock.key(name);
+    let row = client.query_one(TRY_LOCK, &[&key]).await.map_err(StateError::sql("taking the flow's lock"))?;
     Ok(row.get(0))
+}
+
+/// Takes a lock of the flow for this session alone; waits as long as others have it.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn lock(client: &impl GenericClient, name: &FlowName, lock: FlowLock) -> Result<(), StateError> {
+    let done = client.execute(LOCK, &[&lock.key(name)]).await;
+    done.map(drop).map_err(StateError::sql("taking the flow's lock"))
+}
+
+/// Takes a lock of the flow for this session beside others that share it; waits as long as one has it alone.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn lock_shared(
+    client: &impl GenericClient,
+    name: &FlowName,
+    lock: FlowLock,
+) -> Result<(), StateError> {
+    let done = client.execute(LOCK_SHARED, &[&lock.key(name)]).await;
+    done.map(drop).map_err(StateError::sql("sharing the flow's lock"))
+}
+
+/// Gives back what [`lock`] has taken.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn unlock(client: &impl GenericClient, name: &FlowName, lock: FlowLock) -> Result<(), StateError> {
+    let done = client.execute(UNLOCK, &[&lock.key(name)]).await;
+    done.map(drop).map_err(StateError::sql("giving back the flow's lock"))
 }
 
 /// Forgets how far the flow is. Its tables stay recorded, so that the next copy may replace their rows.
@@ -210,6 +276,7 @@ pub async fn forget_progress(client: &mut Client, name: &FlowName) -> Result<(),
     let transaction = client.transaction().await.map_err(StateError::sql(action))?;
     transaction.execute(FORGET_PROGRESS, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
     transaction.execute(RESET_TABLES, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
+    transaction.execute(FORGET_COPY, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
     set_state(&transaction, name, FlowState::Stopped, Some("reset")).await?;
     transaction.commit().await.map_err(StateError::sql(action))
 }
@@ -266,16 +333,33 @@ pub async fn mark_schema_ready(client: &impl GenericClient, name: &FlowName) -> 
     done.map(drop).map_err(StateError::sql("recording that the schema is there"))
 }
 
-/// Begins a copy of all tables anew: every table is pending again. Call it in a transaction.
-/// Returns the number of this attempt, from 1.
+/// Begins a copy of some tables, given as schemas and names: these are pending again, the others stay as they are.
+/// Returns the number of this attempt. Call it in a transaction.
 ///
 /// # Errors
 /// [`StateError::Sql`].
-pub async fn begin_attempt(client: &impl GenericClient, name: &FlowName) -> Result<i32, StateError> {
+pub async fn begin_attempt_of(
+    client: &impl GenericClient,
+    name: &FlowName,
+    (schemas, tables): (&[&str], &[&str]),
+) -> Result<i32, StateError> {
     let error = "beginning a copy";
-    client.execute(RESET_TABLES, &[&name.as_str()]).await.map_err(StateError::sql(error))?;
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&name.as_str(), &schemas, &tables];
+    client.execute(RESET_SOME, &parameters).await.map_err(StateError::sql(error))?;
     let row = client.query_one(BEGIN_ATTEMPT, &[&name.as_str()]).await.map_err(StateError::sql(error))?;
     Ok(row.get(0))
+}
+
+/// The number of the copy's latest attempt, 0 before the first.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn copy_attempt(client: &impl GenericClient, name: &FlowName) -> Result<i32, StateError> {
+    let row = client
+        .query_opt(READ_ATTEMPT, &[&name.as_str()])
+        .await
+        .map_err(StateError::sql("reading the attempt"))?;
+    Ok(row.map_or(0, |row| row.get(0)))
 }
 
 /// The stored progress, `None` before the copy is complete.
@@ -310,7 +394,7 @@ pub async fn progress(
     }))
 }
 
-/// Ends the copy: writes the first progress row and lets every table stream. Call it in a transaction.
+/// Writes the first progress row, with which the stream begins; the tables arrive beside it.
 ///
 /// # Errors
 /// [`StateError::Sql`].
@@ -320,12 +404,70 @@ pub async fn begin_streaming(
     source: &SourceIdentity,
     from: SourceLsn,
 ) -> Result<(), StateError> {
-    let action = "ending the copy";
     let timeline = i64::from(source.timeline);
     let from = PgLsn::from(from.as_u64());
     let first: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
         [&name.as_str(), &source.system_id, &timeline, &source.database, &from];
-    client.execute(CREATE_PROGRESS, &first).await.map_err(StateError::sql(action))?;
-    client.execute(STREAM_TABLES, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
-    set_state(client, name, FlowState::Streaming, None).await
+    client.execute(CREATE_PROGRESS, &first).await.map(drop).map_err(StateError::sql("beginning to stream"))
+}
+
+/// Writes down that every table follows the stream and everything that comes after the rows is there, unless tables
+/// were added meanwhile. Returns whether it is so.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn complete_copy(client: &mut Client, name: &FlowName) -> Result<bool, StateError> {
+    let action = "ending the copy";
+    let transaction = client.transaction().await.map_err(StateError::sql(action))?;
+    transaction.execute(HOLD_FLOW, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
+    let done =
+        transaction.execute(COMPLETE_COPY, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
+    transaction.commit().await.map_err(StateError::sql(action))?;
+    Ok(done > 0)
+}
+
+/// Writes down that tables are to be copied again. Call it in the transaction that records them, and first: it keeps
+/// [`complete_copy`] waiting.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn reopen_copy(client: &impl GenericClient, name: &FlowName) -> Result<(), StateError> {
+    let done = client.execute(REOPEN_COPY, &[&name.as_str()]).await;
+    done.map(drop).map_err(StateError::sql("recording that tables are to be copied"))
+}
+
+/// Writes down which spool holds what tables miss from now on, provided that one of the caller's own sessions
+/// (`own_pids`, processes of the server) holds [`FlowLock::Apply`] and no other spool is recorded. Returns whether it is
+/// so: whoever applies later will find the tables that are recorded now.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn claim_spool(
+    client: &impl GenericClient,
+    name: &FlowName,
+    spool: &str,
+    own_pids: &[i32],
+) -> Result<bool, StateError> {
+    let key = FlowLock::Apply.key(name);
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&name.as_str(), &spool, &own_pids, &key];
+    let claimed = client.execute(CLAIM_SPOOL, &parameters).await;
+    Ok(claimed.map_err(StateError::sql("recording the spool"))? > 0)
+}
+
+/// Writes down which spool holds what copied tables have missed from now on. Those that were copied before it have
+/// lost what they missed: they are pending again. Returns how many they are.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn change_spool(
+    client: &impl GenericClient,
+    name: &FlowName,
+    spool: &str,
+) -> Result<u64, StateError> {
+    let row = client
+        .query_one(CHANGE_SPOOL, &[&name.as_str(), &spool])
+        .await
+        .map_err(StateError::sql("recording the spool"))?;
+    Ok(row.get::<_, i64>(0).unsigned_abs())
 }

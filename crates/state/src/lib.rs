@@ -9,22 +9,28 @@ mod error;
 mod flow;
 mod install;
 mod queue;
+mod range;
 mod statement;
 mod table;
 
 pub use error::StateError;
 pub use flow::{
-    ADVANCE_PROGRESS, FlowLock, FlowRecord, FlowState, StoredProgress, begin_attempt, begin_streaming,
-    create_flow, flow, flows, forget_progress, mark_schema_ready, progress, say_state, set_state, try_lock,
+    ADVANCE_PROGRESS, FlowLock, FlowRecord, FlowState, StoredProgress, begin_attempt_of, begin_streaming,
+    change_spool, claim_spool, complete_copy, copy_attempt, create_flow, flow, flows, forget_progress, lock,
+    lock_shared, mark_schema_ready, progress, reopen_copy, say_state, set_state, try_lock, unlock,
 };
 pub use install::{VERSION, install, installed_version};
 pub use queue::{
     ERRORS_KEPT, ErrorRecord, NewError, clear_errors, error_count, errors, record_errors, trim_errors,
 };
-pub use statement::{finish_statement, pending_statements, save_statements};
+pub use range::{CopiedRange, begin_range, finish_range, forget_ranges, ranges};
+pub use statement::{
+    NewStatement, PendingStatement, finish_statement, is_pending, pending_statements, save_statements,
+    still_pending,
+};
 pub use table::{
-    OtherTable, TableRecord, TableState, drop_table, mark_copied, mark_copying, register_table,
-    set_source_changes, tables, tables_of_others,
+    JOIN_TABLES, OtherTable, TableRecord, TableState, copied_counts, drop_streaming_table, drop_table,
+    mark_copied, mark_copying, register_table, set_source_changes, table_counts, tables, tables_of_others,
 };
 #[doc(no_inline)]
 pub use tokio_postgres::GenericClient;

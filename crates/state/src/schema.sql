@@ -16,6 +16,9 @@ CREATE TABLE relevo.flow (
     state_at     timestamptz NOT NULL DEFAULT now(),
     schema_ready boolean     NOT NULL DEFAULT false,
     copy_attempt integer     NOT NULL DEFAULT 0,
+    copied_at    timestamptz,
+    completed    boolean     NOT NULL DEFAULT false,
+    spool        text,
     created_at   timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE relevo.flow IS 'One row for each flow into this database.';
@@ -24,6 +27,9 @@ COMMENT ON COLUMN relevo.flow.state IS 'What the flow last said of itself. A pro
 COMMENT ON COLUMN relevo.flow.detail IS 'Why it is in that state, when there is something to say: the last error.';
 COMMENT ON COLUMN relevo.flow.schema_ready IS 'The tables exist here: copied from the source, or found and compared.';
 COMMENT ON COLUMN relevo.flow.copy_attempt IS 'How many times the initial copy was begun.';
+COMMENT ON COLUMN relevo.flow.copied_at IS 'When the copy was complete: every table follows the stream, and all indexes and constraints are there. NULL: this database is not consistent yet, or tables were added that are not there yet.';
+COMMENT ON COLUMN relevo.flow.completed IS 'The initial copy was complete once. What is copied since are tables that were added.';
+COMMENT ON COLUMN relevo.flow.spool IS 'The spool directory that holds what copied tables have missed, by the id that it was given. Without it they are copied again.';
 
 CREATE TABLE relevo.progress (
     flow             text        NOT NULL PRIMARY KEY REFERENCES relevo.flow ON DELETE CASCADE,
@@ -59,14 +65,30 @@ COMMENT ON COLUMN relevo.table_state.copied_lsn IS 'The copied rows are those of
 
 COMMENT ON COLUMN relevo.table_state.source_changes IS 'Of an insert-only table: how many updates and deletes the source''s statistics had counted when they were last looked at.';
 
+CREATE TABLE relevo.table_range (
+    flow        text        NOT NULL REFERENCES relevo.flow ON DELETE CASCADE,
+    schema_name text        NOT NULL,
+    table_name  text        NOT NULL,
+    first_block bigint      NOT NULL,
+    rows        bigint,
+    bytes       bigint,
+    copied_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (flow, schema_name, table_name, first_block)
+);
+COMMENT ON TABLE relevo.table_range IS 'The parts of a large table that have been copied, each noted in the transaction that brought its rows. They count together with the state ''copying'' of the table.';
+COMMENT ON COLUMN relevo.table_range.first_block IS 'The part begins at this block of the source''s table and ends where the next one begins.';
+
 CREATE TABLE relevo.schema_statement (
-    flow      text    NOT NULL REFERENCES relevo.flow ON DELETE CASCADE,
-    ordinal   integer NOT NULL,
-    statement text    NOT NULL,
-    done      boolean NOT NULL DEFAULT false,
+    flow        text    NOT NULL REFERENCES relevo.flow ON DELETE CASCADE,
+    ordinal     integer NOT NULL,
+    schema_name text,
+    table_name  text,
+    statement   text    NOT NULL,
+    done        boolean NOT NULL DEFAULT false,
     PRIMARY KEY (flow, ordinal)
 );
 COMMENT ON TABLE relevo.schema_statement IS 'Indexes, constraints and triggers of the source that are created once the rows have arrived.';
+COMMENT ON COLUMN relevo.schema_statement.table_name IS 'The one table that the statement is about, such as that of an index: it is run as soon as that table''s rows are there. NULL: it is run after all rows.';
 
 CREATE TABLE relevo.error (
     id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -78,11 +78,28 @@ const COPYING: &str = "UPDATE relevo.table_state SET state = 'copying', updated_
      WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
 const COPIED: &str = "UPDATE relevo.table_state SET state = 'copied', copied_lsn = $4, copied_rows = $5, \
      copied_bytes = $6, updated_at = pg_catalog.now() WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
+const COUNTS: &str = "SELECT copied_rows, copied_bytes FROM relevo.table_state \
+     WHERE flow = $1 AND schema_name = $2 AND table_name = $3 AND state = 'copied'";
 const SOURCE_CHANGES: &str = "UPDATE relevo.table_state SET source_changes = $4 \
      WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
 const OTHERS: &str = "SELECT t.flow, t.schema_name, t.table_name FROM relevo.table_state AS t \
      WHERE t.flow <> $1 ORDER BY t.schema_name, t.table_name, t.flow";
 const DROP: &str = "DELETE FROM relevo.table_state WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
+const DROP_STREAMING: &str = "DELETE FROM relevo.table_state \
+     WHERE flow = $1 AND schema_name = $2 AND table_name = $3 AND state = 'streaming'";
+const COUNT: &str = "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE state <> 'streaming') \
+     FROM relevo.table_state WHERE flow = $1";
+
+/// Lets copied tables follow the stream, inside the transaction that brings what they have missed.
+///
+/// Parameters: `$1` flow (text), `$2` and `$3` their schemas and names (text[]). Unless every one of them is recorded
+/// as copied, the statement fails with SQLSTATE 22012 (`division_by_zero`) and the server refuses the transaction.
+pub const JOIN_TABLES: &str = "WITH joined AS (UPDATE relevo.table_state AS t \
+     SET state = 'streaming', updated_at = pg_catalog.now() \
+     FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) AS j (schema_name, table_name) \
+     WHERE t.flow = $1 AND t.schema_name = j.schema_name AND t.table_name = j.table_name AND t.state = 'copied' \
+     RETURNING 1) \
+     SELECT 1 / (pg_catalog.count(*) = pg_catalog.cardinality($2::text[]))::int FROM joined";
 
 /// Records that a table belongs to the flow; from now on its rows on this side are Relevo's to replace.
 ///
@@ -111,6 +128,30 @@ pub async fn drop_table(
 ) -> Result<(), StateError> {
     let done = client.execute(DROP, &[&flow.as_str(), &schema, &name]).await;
     done.map(drop).map_err(StateError::sql("forgetting a table"))
+}
+
+/// The same as [`drop_table`] for a table that follows the stream. Returns `false`, and forgets nothing, when it does not.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn drop_streaming_table(
+    client: &impl GenericClient,
+    flow: &FlowName,
+    schema: &str,
+    name: &str,
+) -> Result<bool, StateError> {
+    let done = client.execute(DROP_STREAMING, &[&flow.as_str(), &schema, &name]).await;
+    Ok(done.map_err(StateError::sql("forgetting a table"))? > 0)
+}
+
+/// How many tables the flow has, and how many of them do not follow the stream (yet).
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn table_counts(client: &impl GenericClient, flow: &FlowName) -> Result<(i64, i64), StateError> {
+    let row =
+        client.query_one(COUNT, &[&flow.as_str()]).await.map_err(StateError::sql("counting the tables"))?;
+    Ok((row.get(0), row.get(1)))
 }
 
 /// The tables of the flow, by schema and name.
@@ -162,6 +203,23 @@ pub async fn mark_copied(
     let lsn = PgLsn::from(lsn.as_u64());
     let done = client.execute(COPIED, &[&flow.as_str(), &schema, &name, &lsn, &rows, &bytes]).await;
     done.map(drop).map_err(StateError::sql("recording a table's copy"))
+}
+
+/// The rows and bytes of a table that is copied and does not stream yet; `None` for any other.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn copied_counts(
+    client: &impl GenericClient,
+    flow: &FlowName,
+    (schema, name): (&str, &str),
+) -> Result<Option<(i64, i64)>, StateError> {
+    let row = client
+        .query_opt(COUNTS, &[&flow.as_str(), &schema, &name])
+        .await
+        .map_err(StateError::sql("reading a table's copy"))?;
+    let count = |value: Option<i64>| value.unwrap_or(0);
+    Ok(row.map(|row| (count(row.get(0)), count(row.get(1)))))
 }
 
 /// Notes how many updates and deletes of an insert-only table the source has counted.

@@ -62,8 +62,13 @@ impl PgTarget {
             return Ok(Applied { position: None, durable_at: None, missing_rows: self.missing.end_batch() });
         }
         let ended = batch.parts.iter().rev().find(|part| part.end.is_some());
+        // What a table has missed was committed on the source before what was applied last.
+        let ended = ended.filter(|_| batch.joins.is_empty());
         let next = next_progress(&self.progress, batch, ended.map(|part| &*part.header));
         run.check(&self.check).await?;
+        if !batch.joins.is_empty() {
+            run.join(&batch.joins).await?;
+        }
         run.advance(&self.advance, &self.progress, &next, ended.is_some()).await?;
         run.session("COMMIT", "committing").await?;
         if let Some(statement) = &self.insert_position {

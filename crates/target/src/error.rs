@@ -114,6 +114,20 @@ pub enum TargetError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// Tables were to follow the stream that are not recorded as copied.
+    #[error(
+        "target: tables {tables} have arrived, but relevo.table_state of flow {flow} does not call all of them copied \
+         (any more): has somebody else changed it? Nothing was kept; the flow is opened again"
+    )]
+    NotCopied {
+        /// The flow.
+        flow: FlowName,
+        /// Their names.
+        tables: String,
+        /// What the server said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
     /// Tables were altered on the target while statements for them were prepared.
     #[error(
         "target: a table was altered while the flow ran, one of {tables}; nothing of the batch was kept, and they are read again"
@@ -228,6 +242,7 @@ impl TargetError {
             Self::State { source } => source.sql_error(),
             Self::ReplicaRole { source }
             | Self::ProgressMoved { source, .. }
+            | Self::NotCopied { source, .. }
             | Self::TableAltered { source, .. }
             | Self::ReadOnly { source }
             | Self::Change { source, .. }
@@ -310,7 +325,9 @@ impl Fault for TargetError {
             | Self::NoIdentity { .. }
             | Self::Contract(_) => FaultClass::Blocked,
             // Opening again reads where the progress really stands.
-            Self::ProgressMoved { .. } | Self::TableAltered { .. } | Self::Spent => FaultClass::Transient,
+            Self::ProgressMoved { .. } | Self::NotCopied { .. } | Self::TableAltered { .. } | Self::Spent => {
+                FaultClass::Transient
+            }
         }
     }
 
@@ -330,6 +347,7 @@ impl Fault for TargetError {
             Self::NoProgress { .. } => "no_progress",
             Self::OtherSource { .. } => "other_source",
             Self::ProgressMoved { .. } => "progress_moved",
+            Self::NotCopied { .. } => "not_copied",
             Self::ReadOnly { .. } | Self::Standby { .. } => "read_only",
             Self::MissingTable { .. } => "missing_table",
             Self::MissingColumns { .. } => "missing_column",

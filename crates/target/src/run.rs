@@ -10,9 +10,9 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use relevo_catalog::TableName;
-use relevo_model::{Change, FlowName, Progress, Relation, SourceLsn, TargetLsn};
+use relevo_model::{Change, FlowName, Progress, QualifiedName, Relation, SourceLsn, TargetLsn};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::PgLsn;
+use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Error, Statement};
 use tracing::info;
 
@@ -33,6 +33,8 @@ use crate::truncate::emptying;
 const COPY_FROM_ROWS: usize = 16;
 /// How much COPY data goes in one message, in bytes.
 const COPY_CHUNK_BYTES: usize = 64 << 10;
+
+const FLUSH_THIS: &str = "SET LOCAL synchronous_commit = on";
 
 /// What a request under way was for.
 pub(crate) enum Tag<'a> {
@@ -224,6 +226,24 @@ impl<'a> Run<'a> {
         let bytes = 16 * oids.len();
         let request = async move { client.execute(&statement, &[&oids, &stamps]).await.map(|_| Reply::Done) };
         self.send(Tag::Check, bytes, request).await
+    }
+
+    /// Lets arrived tables follow the stream from the end of this transaction on. It is flushed with its commit: what
+    /// the tables have missed may be forgotten after it.
+    pub(crate) async fn join(&mut self, tables: &[QualifiedName]) -> Result<(), TargetError> {
+        self.session(FLUSH_THIS, "joining tables").await?;
+        self.land().await?;
+        let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
+        let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.flow.as_str(), &schemas, &names];
+        let done = self.client.execute(relevo_state::JOIN_TABLES, &parameters).await;
+        done.map(drop).map_err(|source| {
+            if !raised_by_us(&source) {
+                return TargetError::session("joining tables")(source);
+            }
+            let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+            TargetError::NotCopied { flow: self.flow.clone(), tables: tables.join(", "), source }
+        })
     }
 
     /// Moves the progress. The server itself refuses the transaction when the progress is not where it should be.

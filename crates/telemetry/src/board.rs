@@ -274,6 +274,14 @@ impl Board {
         }
     }
 
+    /// Rows of a table that were copied are rolled back, and will come again. What was counted as copied stays counted.
+    pub fn copy_lost(&self, name: &str, rows: u64, bytes: u64) {
+        if let Some(table) = self.inner().tables.get_mut(name) {
+            table.rows = table.rows.saturating_sub(rows);
+            table.bytes = table.bytes.saturating_sub(bytes);
+        }
+    }
+
     /// The copy of a table starts again: what it had is gone.
     pub fn restart_table(&self, name: &str) {
         if let Some(table) = self.inner().tables.get_mut(name) {
@@ -337,10 +345,11 @@ impl Board {
         if inner.state != RunState::Streaming {
             let detail = inner.state_detail.as_ref().map_or(String::new(), |detail| format!(": {detail}"));
             reasons.push(format!("the flow is {}, not streaming{detail}", inner.state.as_str()));
-        }
-        let counts = inner.table_counts();
-        if counts.copied < counts.total {
-            reasons.push(format!("{} of {} tables are copied", counts.copied, counts.total));
+            // A table that is added to a flow that streams does not make the others any less good.
+            let counts = inner.table_counts();
+            if counts.copied < counts.total {
+                reasons.push(format!("{} of {} tables are copied", counts.copied, counts.total));
+            }
         }
         for side in [Side::Source, Side::Target] {
             let silent = inner.lag.silent_seconds(side, now);

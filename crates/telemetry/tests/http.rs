@@ -364,7 +364,10 @@ async fn readiness_says_what_is_missing() {
     fixture.wait(7);
     assert!(reasons().await.contains("the target has been silent for 14 s"));
     fixture.streaming();
+    // A table that is added while the others follow the source.
     fixture.board.set_table_state("public.orders", TableState::Copying);
+    assert_eq!(reasons().await, "[]");
+    fixture.board.set_state(RunState::Copying, None);
     assert!(reasons().await.contains("0 of 1 tables are copied"));
 }
 

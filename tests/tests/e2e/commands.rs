@@ -34,15 +34,15 @@ fn help_and_version_are_there_for_every_command() {
     let help = relevo(&["--help"]).finish().expect_code(0).stdout;
     assert_says(
         &help,
-        &["run", "status", "check", "errors", "reset", "Exit codes: 0 done; 1 failed; 2 usage"],
+        &["run", "status", "check", "tables", "errors", "reset", "Exit codes: 0 done; 1 failed; 2 usage"],
     );
-    for command in ["run", "status", "check", "errors", "reset"] {
+    for command in ["run", "status", "check", "tables", "errors", "reset"] {
         let help = relevo(&[command, "--help"]).finish().expect_code(0).stdout;
         assert_says(
             &help,
             &["--source", "RELEVO_SOURCE_URL", "--target", "--config", "--name", "--log-format"],
         );
-        let json = ["status", "check", "errors"].contains(&command);
+        let json = ["status", "check", "tables", "errors"].contains(&command);
         assert_eq!(help.contains("--json"), json, "every reading command has --json: {command}");
     }
     let version = relevo(&["--version"]).finish().expect_code(0).stdout;
@@ -90,8 +90,8 @@ fn nodes_are_refused_honestly_until_there_are_any() {
         assert_says(&said, &["no nodes", "--source", "[source] url"]);
         assert!(!said.contains("never-print-me"), "{said}");
     }
-    let spool = config("[apply]\nmemory = \"256MiB\"\nspool = \"/var/lib/relevo\"\n");
-    assert_says(&spool, &["line 3", "spool", "expected one of", "batch_bytes"]);
+    let unknown = config("[apply]\nmemory = \"256MiB\"\nspol = \"/var/lib/relevo\"\n");
+    assert_says(&unknown, &["line 3", "spol", "expected one of", "batch_bytes"]);
 }
 
 #[test]
@@ -209,8 +209,11 @@ fn value_of(key: &str) -> &'static str {
         "tables.via_partition_root" => "true",
         "schema.mode" => "\"existing\"",
         "schema.pg_dump" => "\"/usr/bin/pg_dump\"",
+        "copy.jobs" => "3",
         "apply.batch_bytes" => "\"4MiB\"",
         "apply.memory" => "\"64MiB\"",
+        "apply.spool" => "\"/var/lib/relevo\"",
+        "apply.spool_limit" => "\"20GiB\"",
         "apply.synchronous_commit" => "\"on\"",
         "heartbeat.interval" => "\"5s\"",
         "replication.receive_timeout" => "\"30s\"",

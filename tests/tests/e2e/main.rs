@@ -3,8 +3,10 @@
 //! What may not enter: knowledge of the product's insides; see the harness crate's rule.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod arriving;
 mod commands;
 mod connections;
+mod copying;
 mod errors;
 mod existing;
 mod identity;
@@ -19,5 +21,6 @@ mod schema;
 mod secrets;
 mod sequences;
 mod smoke;
+mod tables;
 mod values;
 mod warnings;

@@ -1,11 +1,13 @@
 //! The bridge from what happens in a flow to what is shown of it: the board behind HTTP, the state stored on the
 //! target, and the copy's progress.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use relevo_model::{FlowName, Side, SourceLsn, Timestamp};
+use relevo_arrivals::SharedSpool;
+use relevo_model::{FlowName, QualifiedName, Side, SourceLsn, Timestamp};
 use relevo_pipeline::{FlowEvent, FlowObserver, FlowState as PipelineState};
 use relevo_snapshot::{CopyEvent, CopyObserver, Phase, TableJob};
 use relevo_source::{SlotInfo, SourceMonitor};
@@ -20,8 +22,8 @@ use crate::run::progress::CopyBar;
 /// What the flow says of itself, to be stored on the target.
 pub type Said = (FlowState, Option<String>);
 
-/// How many sessions with a lock are remembered: that of the copy, the one that applies, and the one before it.
-const OWN_PIDS: usize = 3;
+/// How many sessions with a lock are remembered of each kind: the present one, and the one before it.
+const OWN_PIDS: usize = 2;
 
 /// What is known of the flow, and who wants to know it.
 pub struct FlowBoard {
@@ -29,9 +31,13 @@ pub struct FlowBoard {
     monitor: SourceMonitor,
     said: watch::Sender<Said>,
     bar: CopyBar,
-    own_pids: Mutex<Vec<i32>>,
+    applying: Mutex<Vec<i32>>,
+    copying_pids: Mutex<Vec<i32>>,
     warned: Mutex<BTreeSet<String>>,
     reason: Mutex<Option<String>>,
+    /// Tables are still on their way: whoever streams is not consistent yet, and says so.
+    copying: AtomicBool,
+    spool: Mutex<Option<SharedSpool>>,
 }
 
 impl FlowBoard {
@@ -44,9 +50,12 @@ impl FlowBoard {
             monitor: SourceMonitor::default(),
             said,
             bar: CopyBar::default(),
-            own_pids: Mutex::default(),
+            applying: Mutex::default(),
+            copying_pids: Mutex::default(),
             warned: Mutex::default(),
             reason: Mutex::default(),
+            copying: AtomicBool::new(false),
+            spool: Mutex::default(),
         }
     }
 
@@ -62,19 +71,38 @@ impl FlowBoard {
         self.said.subscribe()
     }
 
-    /// A session of this process has taken a lock of the flow; the target's process of that session.
-    pub fn holds_lock(&self, backend_pid: i32) {
-        let mut pids = self.own_pids.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A session of this process has taken the lock of the copy; the target's process of that session.
+    pub fn holds_copy_lock(&self, backend_pid: i32) {
+        self.holds_lock(&self.copying_pids, backend_pid);
+    }
+
+    /// A session of this process has taken the lock of whoever applies; the target's process of that session.
+    pub fn holds_apply_lock(&self, backend_pid: i32) {
+        self.holds_lock(&self.applying, backend_pid);
+    }
+
+    // Each kind for itself: a copy that is tried again and again must not make the session that applies forgotten.
+    fn holds_lock(&self, pids: &Mutex<Vec<i32>>, backend_pid: i32) {
+        let mut pids = pids.lock().unwrap_or_else(PoisonError::into_inner);
         pids.insert(0, backend_pid);
         pids.truncate(OWN_PIDS);
+        drop(pids);
         // What could not be stored because somebody held the lock perhaps can be now.
         self.said.send_modify(|_| {});
     }
 
-    /// The sessions that have taken a lock of the flow, the last one first. Some of them may have ended.
+    /// The sessions that have taken a lock of the flow. Some of them may have ended.
     #[must_use]
     pub fn own_pids(&self) -> Vec<i32> {
-        self.own_pids.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut pids = self.applying_pids();
+        pids.extend(self.copying_pids.lock().unwrap_or_else(PoisonError::into_inner).iter());
+        pids
+    }
+
+    /// Those that apply, the last one first.
+    #[must_use]
+    pub fn applying_pids(&self) -> Vec<i32> {
+        self.applying.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether somebody is to be told: nobody was yet, of these very words.
@@ -156,10 +184,13 @@ impl FlowBoard {
         self.board.set_tables(jobs.iter().map(table).collect());
     }
 
-    /// The tables as the target has them recorded.
-    pub fn tables_known(&self, tables: &[relevo_state::TableRecord]) {
+    /// The tables as the target has them recorded, with what is known of those that are about to be copied.
+    pub fn tables_known(&self, tables: &[relevo_state::TableRecord], jobs: &[TableJob]) {
+        let estimates: BTreeMap<String, u64> =
+            jobs.iter().map(|job| (job.table.to_string(), job.estimated_bytes)).collect();
+        let name = |record: &relevo_state::TableRecord| format!("{}.{}", record.schema, record.name);
         let table = |record: &relevo_state::TableRecord| TableProgress {
-            name: format!("{}.{}", record.schema, record.name),
+            name: name(record),
             state: match record.state {
                 relevo_state::TableState::Pending => TableState::Pending,
                 relevo_state::TableState::Copying => TableState::Copying,
@@ -168,7 +199,7 @@ impl FlowBoard {
             },
             rows: record.copied_rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0),
             bytes: 0,
-            total_bytes_estimate: None,
+            total_bytes_estimate: estimates.get(&name(record)).copied(),
         };
         self.board.set_tables(tables.iter().map(table).collect());
     }
@@ -188,14 +219,17 @@ const fn run_state(state: FlowState) -> RunState {
 impl FlowObserver for FlowBoard {
     fn event(&self, event: FlowEvent<'_>) {
         match event {
-            FlowEvent::Turn => self.board.beat(),
+            FlowEvent::Turn => {
+                self.board.beat();
+                self.show_spool();
+            }
             FlowEvent::State(state) => {
                 let reason = || self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 match state {
                     PipelineState::Opening => {
                         self.set_state(FlowState::Preparing, Some("connecting".to_owned()))
                     }
-                    PipelineState::Streaming => self.set_state(FlowState::Streaming, None),
+                    PipelineState::Streaming => self.set_state(self.streaming(), None),
                     PipelineState::Retrying => self.set_state(FlowState::Preparing, reason()),
                     PipelineState::Failed => self.set_state(FlowState::Failed, reason()),
                     PipelineState::Stopped => self.set_state(FlowState::Stopped, None),
@@ -264,6 +298,15 @@ impl CopyObserver for FlowBoard {
                 let size = output::bytes(bytes);
                 info!(table = name, rows, size, seconds = elapsed.as_secs_f64(), rate, "copy: table done");
             }
+            CopyEvent::RowsLost { table, rows, bytes } => {
+                self.board.copy_lost(&table.to_string(), rows, bytes);
+                self.bar.lost(bytes);
+            }
+            CopyEvent::TableReady { table } => info!(%table, "copy: table has its indexes and statistics"),
+            CopyEvent::Repeated { table, side, kind, message } => {
+                self.board.error(Some(side), kind, message);
+                warn!(%table, "copy: trying again: {message}");
+            }
             CopyEvent::Warning { message } => {
                 if self.is_news(message) {
                     warn!("copy: {message}");
@@ -280,11 +323,44 @@ impl FlowBoard {
         self.bar.end();
     }
 
-    /// Every copied table streams from now on.
-    pub fn tables_stream(&self, jobs: &[TableJob]) {
-        for job in jobs {
-            self.board.set_table_state(&job.table.to_string(), TableState::Streaming);
-        }
+    /// Tables are on their way while the stream runs.
+    pub fn copy_begins(&self) {
+        self.copying.store(true, Ordering::Relaxed);
+        self.set_state(FlowState::Copying, None);
+    }
+
+    /// Every table follows the stream.
+    pub fn copy_completed(&self) {
+        self.copy_ended();
+        self.copying.store(false, Ordering::Relaxed);
+        self.said.send_if_modified(|said| {
+            let copying = said.0 == FlowState::Copying;
+            if copying {
+                *said = (FlowState::Streaming, None);
+                self.board.set_state(RunState::Streaming, None);
+            }
+            copying
+        });
+    }
+
+    /// A table follows the stream.
+    pub fn table_joined(&self, table: &QualifiedName) {
+        self.board.set_table_state(&table.to_string(), TableState::Streaming);
+    }
+
+    /// The spool, to be shown.
+    pub fn spool(&self, spool: SharedSpool) {
+        *self.spool.lock().unwrap_or_else(PoisonError::into_inner) = Some(spool);
+    }
+
+    fn show_spool(&self) {
+        let spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.board.metrics().set_spool_bytes(spool.map_or(0, |spool| spool.used_bytes()));
+    }
+
+    /// The state of a flow whose stream runs.
+    fn streaming(&self) -> FlowState {
+        if self.copying.load(Ordering::Relaxed) { FlowState::Copying } else { FlowState::Streaming }
     }
 }
 

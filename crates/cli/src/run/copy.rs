@@ -1,4 +1,5 @@
-//! The initial copy, as `relevo run` does it: publications, slot, schema, rows, and the first progress.
+//! How the initial copy begins: publications, slot, schema, and the first progress. The rows follow beside the stream
+//! ([`crate::run::copier`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,8 +7,8 @@ use std::time::Duration;
 
 use relevo_connect::ConnInfo;
 use relevo_model::{FaultClass, FlowName, Side, SourceIdentity};
-use relevo_snapshot::{CopyOptions, CopyPlan, Existing, ExportedSnapshot, SchemaMode, Stop};
-use relevo_source::{ExpectedSlot, ReplicationConnection, SlotSnapshot, inspect_slot, verdict};
+use relevo_snapshot::{CopyOptions, CopyPlan, Existing, ExportedSnapshot, HeldSnapshot, SchemaMode, Stop};
+use relevo_source::{ExpectedSlot, ReplicationConnection, SlotLifetime, SlotSnapshot, inspect_slot, verdict};
 use relevo_state::{self as state, FlowLock, FlowState};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 use crate::args::SchemaArg;
 use crate::run::alive::while_alive;
 use crate::run::board::FlowBoard;
+use crate::run::copier::Rows;
 use crate::run::fault::{StartFault, interrupted};
 use crate::run::publications::Publications;
 use crate::run::sides::{Sides, Started, tell};
@@ -54,8 +56,8 @@ pub struct Copy<'a> {
     pub slot_is_ours: AtomicBool,
 }
 
-/// Copies, and leaves the flow ready to stream. An interrupted copy leaves no slot behind when it can help it: the next one
-/// makes its own, and a forgotten slot fills the source's disk.
+/// Prepares everything for stream and rows. When that is interrupted it leaves no slot behind, if it can help it: the next
+/// attempt makes its own, and a forgotten slot fills the source's disk.
 ///
 /// # Errors
 /// Whatever is in the way.
@@ -67,14 +69,10 @@ pub async fn run(mut copy: Copy<'_>) -> Result<Started, StartFault> {
         prepared = while_alive(&servers, copy.prepare(&options)) => prepared??,
     };
     copy.board.set_state(FlowState::Copying, None);
-    let result = copy.snapshot_and_rows(&options, &prepared).await;
+    let result = copy.slot_and_schema(&options, &prepared).await;
     copy.board.copy_ended();
     match result {
-        Ok(started) => {
-            copy.board.tables_stream(&prepared.jobs);
-            info!(flow = %started.flow, "the copy is complete; streaming follows");
-            Ok(started)
-        }
+        Ok(started) => Ok(started),
         Err(fault) => {
             if copy.slot_is_ours.load(Ordering::Relaxed) {
                 copy.abandon_slot(&options.source).await;
@@ -84,21 +82,28 @@ pub async fn run(mut copy: Copy<'_>) -> Result<Started, StartFault> {
     }
 }
 
+/// What the copy goes by, with both sides as they were reached.
+pub fn copy_options(settings: &RunSettings, sides: &Sides, flow: &FlowName) -> CopyOptions {
+    CopyOptions {
+        flow: flow.clone(),
+        source: settings.flow.source.pinned(sides.source.host()),
+        target: settings.flow.target.pinned(sides.target.host()),
+        selection: settings.tables.selection.clone(),
+        mode: match settings.schema {
+            SchemaArg::Auto => SchemaMode::Auto,
+            SchemaArg::Copy => SchemaMode::Copy,
+            SchemaArg::Existing => SchemaMode::Existing,
+        },
+        via_partition_root: settings.tables.via_partition_root,
+        jobs: settings.copy_jobs,
+        split_bytes: settings.copy_split_bytes,
+        pg_dump: settings.pg_dump.clone(),
+    }
+}
+
 impl Copy<'_> {
     fn options(&self) -> CopyOptions {
-        CopyOptions {
-            flow: self.flow.clone(),
-            source: self.settings.flow.source.pinned(self.sides.source.host()),
-            target: self.settings.flow.target.pinned(self.sides.target.host()),
-            selection: self.settings.tables.selection.clone(),
-            mode: match self.settings.schema {
-                SchemaArg::Auto => SchemaMode::Auto,
-                SchemaArg::Copy => SchemaMode::Copy,
-                SchemaArg::Existing => SchemaMode::Existing,
-            },
-            via_partition_root: self.settings.tables.via_partition_root,
-            pg_dump: self.settings.pg_dump.clone(),
-        }
+        copy_options(self.settings, &self.sides, &self.flow)
     }
 
     /// Plans, takes the copy's lock, and creates what the source needs: schema `relevo` and the publications. On the
@@ -120,7 +125,7 @@ impl Copy<'_> {
                 text: format!("another Relevo copies flow {}; waiting until it is done", self.flow),
             });
         }
-        self.board.holds_lock(target.backend_pid());
+        self.board.holds_copy_lock(target.backend_pid());
         if self.is_complete().await? {
             return Err(StartFault {
                 side: Side::Target,
@@ -180,11 +185,15 @@ impl Copy<'_> {
             && state::progress(target, &self.flow).await.map_err(failed())?.is_some())
     }
 
-    async fn snapshot_and_rows(&self, options: &CopyOptions, plan: &CopyPlan) -> Result<Started, StartFault> {
+    async fn slot_and_schema(&self, options: &CopyOptions, plan: &CopyPlan) -> Result<Started, StartFault> {
         // The exported snapshot lives as long as this connection stays idle.
-        let (_connection, snapshot) = tokio::select! {
+        let (_connection, exported) = tokio::select! {
             () = self.shutdown.cancelled() => return Err(interrupted()),
             created = self.create_slot(&options.source) => created?,
+        };
+        let held = tokio::select! {
+            () = self.shutdown.cancelled() => return Err(interrupted()),
+            held = HeldSnapshot::hold(options, &exported) => held?,
         };
         let identity = SourceIdentity {
             system_id: self.sides.source_facts.system_id.clone(),
@@ -192,19 +201,17 @@ impl Copy<'_> {
             database: self.sides.source_facts.database.clone(),
         };
         let (_sender, stop) = stop(self.shutdown);
-        let observer = self.board.as_ref();
-        relevo_snapshot::copy_schema(options, plan, &snapshot, observer, &stop).await?;
+        relevo_snapshot::copy_schema(options, plan, held.snapshot(), self.board.as_ref(), &stop).await?;
+        relevo_snapshot::check_snapshot(options, plan, (&plan.jobs, true), held.snapshot(), &stop).await?;
         self.note(FlowState::Copying).await;
-        let copied = relevo_snapshot::copy_rows(options, plan, &snapshot, observer, &stop).await?;
-        info!(
-            tables = copied.tables,
-            rows = copied.rows,
-            bytes = copied.bytes,
-            "copy: all rows have arrived"
-        );
-        relevo_snapshot::finish(options, plan, &snapshot, &identity, observer, &stop).await?;
+        let target = &*self.sides.target;
+        let failed = || StartFault::state(Side::Target);
+        state::begin_streaming(target, &self.flow, &identity, exported.lsn).await.map_err(failed())?;
+        // From here on the slot belongs to the stored progress.
+        self.slot_is_ours.store(false, Ordering::Relaxed);
         let publications = Publications::new(&self.flow, options.via_partition_root);
-        Ok(Started { flow: self.flow.clone(), identity, publications })
+        let copy = Some(Rows { first: Some(held), added: false });
+        Ok(Started { flow: self.flow.clone(), identity, publications, copy })
     }
 
     /// Writes the state down for `relevo status`; the copy goes on without it.
@@ -224,7 +231,7 @@ impl Copy<'_> {
         self.drop_slot(&mut connection, &name).await?;
         info!(slot = name, "creating the slot; it waits for transactions that run on the source now");
         self.slot_is_ours.store(true, Ordering::Relaxed);
-        let created = connection.create_slot(&name, SlotSnapshot::Export).await?;
+        let created = connection.create_slot(&name, SlotLifetime::Permanent, SlotSnapshot::Export).await?;
         let lsn = created.consistent_point;
         let snapshot = created.snapshot.ok_or_else(|| {
             StartFault::refused(
@@ -300,7 +307,7 @@ impl Copy<'_> {
 }
 
 /// The token as the copy wants it.
-fn stop(shutdown: &CancellationToken) -> (watch::Sender<bool>, Stop) {
+pub fn stop(shutdown: &CancellationToken) -> (watch::Sender<bool>, Stop) {
     let (sender, receiver) = watch::channel(false);
     let (token, forward) = (shutdown.clone(), sender.clone());
     tokio::spawn(async move {

@@ -19,6 +19,12 @@ pub struct StartFault {
     pub text: String,
 }
 
+impl std::fmt::Display for StartFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl<F: Fault> From<F> for StartFault {
     fn from(fault: F) -> Self {
         Self { side: fault.side(), class: fault.class(), kind: fault.kind(), text: chain(&fault) }

@@ -1,7 +1,9 @@
 //! `relevo run`: begin the flow, or go on with it, and keep it running until somebody stops it.
 
+mod additions;
 mod alive;
 pub mod board;
+mod copier;
 mod copy;
 mod fault;
 mod keeper;
@@ -15,23 +17,29 @@ mod stream;
 mod watch_tables;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use relevo_model::FaultClass;
+use relevo_arrivals::{Arrivals, SharedSpool};
+use relevo_model::{FaultClass, FlowName};
 use relevo_snapshot::Sequences;
 use relevo_state::FlowState;
 use relevo_telemetry::{Board, HttpOptions, HttpServer, Identity, Role};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::additions::Additions;
 use self::board::FlowBoard;
+use self::copier::{Copier, Rows};
 use self::keeper::Keeper;
 use self::monitor::Watch;
 use self::sequences::SequenceFollower;
 use self::sides::Started;
+use self::stream::Coming;
 use self::watch_tables::TableWatch;
 use crate::args::RunArgs;
 use crate::error::{CliError, chain};
@@ -104,7 +112,7 @@ async fn follow(
     let keeper =
         Keeper { info: settings.flow.target.clone(), flow: started.flow.clone(), board: board.clone() };
     helpers.push(tokio::spawn(keeper.run(end.clone())));
-    let Started { flow, identity, publications } = started;
+    let Started { flow, identity, publications, copy } = started;
     let wrong = publications.wrong();
     let watch = Watch {
         info: settings.flow.source.clone(),
@@ -131,7 +139,67 @@ async fn follow(
         board: board.clone(),
     };
     helpers.push(tokio::spawn(sequences.run(end.clone())));
-    stream::stream(settings, stream::Streamed { flow, identity, wrong }, board, shutdown.clone()).await
+    let shown = Arc::clone(board);
+    let coming = Coming {
+        arrivals: Arrivals::new(move |table| shown.table_joined(table)),
+        spool: SharedSpool::new(settings.spool_of(&flow), settings.spool_limit_bytes),
+        opened: watch::channel(0).0,
+        complete: Arc::new(AtomicBool::new(copy.is_none())),
+        looking: Arc::default(),
+    };
+    board.spool(coming.spool.clone());
+    // Whichever ends takes the other along.
+    let end_both = shutdown.child_token();
+    let streaming = async {
+        let streamed = stream::Streamed { flow: flow.clone(), identity, wrong, coming: coming.clone() };
+        let result = stream::stream(settings, streamed, board, end_both.clone()).await;
+        end_both.cancel();
+        result
+    };
+    let copying = async {
+        let mut copy = copy;
+        let additions = Additions { settings, board, flow: &flow };
+        let result = loop {
+            if let Some(rows) = copy.take()
+                && let Err(error) = bring(settings, board, &flow, &coming, rows, &end_both).await
+            {
+                break Err(error);
+            }
+            tokio::select! {
+                () = end_both.cancelled() => break Ok(()),
+                () = additions.wait() => {}
+            }
+            copy = Some(Rows { first: None, added: true });
+        };
+        end_both.cancel();
+        result
+    };
+    let (streamed, copied) = tokio::join!(streaming, copying);
+    copied.and(streamed)
+}
+
+/// Brings rows beside the stream until every table follows it.
+async fn bring(
+    settings: &RunSettings,
+    board: &Arc<FlowBoard>,
+    flow: &FlowName,
+    coming: &Coming,
+    rows: Rows,
+    end: &CancellationToken,
+) -> Result<(), CliError> {
+    if !rows.added {
+        board.copy_begins();
+    }
+    let (coming_too, opened) = (coming.clone(), coming.opened.subscribe());
+    let copier = Copier { settings, board, flow, coming: coming_too, opened };
+    copier.run(rows, end).await?;
+    if !end.is_cancelled() {
+        coming.complete.store(true, Ordering::Release);
+        if let Err(error) = coming.spool.remove() {
+            warn!("the spool is no longer needed, and could not be removed: {error}");
+        }
+    }
+    Ok(())
 }
 
 /// Prepares both sides and copies, with patience for what passes. `None`: stopped meanwhile.

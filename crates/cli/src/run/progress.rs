@@ -52,6 +52,11 @@ impl CopyBar {
         });
     }
 
+    /// Rows that were sent have to go again.
+    pub fn lost(&self, bytes: u64) {
+        self.with(|bar| bar.set_position(bar.position().saturating_sub(bytes)));
+    }
+
     /// Nothing is copied any more.
     pub fn end(&self) {
         if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {

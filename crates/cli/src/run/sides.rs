@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use crate::run::alive::Server;
 use crate::run::board::FlowBoard;
+use crate::run::copier::Rows;
 use crate::run::publications::Publications;
 use crate::settings::RunSettings;
 
@@ -18,6 +19,8 @@ pub struct Started {
     pub identity: SourceIdentity,
     /// What must stay as it is.
     pub publications: Publications,
+    /// The rows that are still to come; `None`: the copy is complete.
+    pub copy: Option<Rows>,
 }
 
 /// Both sides, open and looked at.

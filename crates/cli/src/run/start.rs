@@ -6,13 +6,14 @@ use std::sync::atomic::AtomicBool;
 use relevo_catalog::{Finding, Severity, check_both};
 use relevo_model::{FlowName, Side};
 use relevo_snapshot::Existing;
-use relevo_state as state;
+use relevo_state::{self as state, TableState};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::connect;
 use crate::run::alive::while_alive;
 use crate::run::board::FlowBoard;
+use crate::run::copier::{Rows, names_of};
 use crate::run::copy::{self, Copy};
 use crate::run::fault::{StartFault, interrupted};
 use crate::run::publications::Publications;
@@ -41,7 +42,7 @@ pub async fn begin(
             Ok::<_, StartFault>(resumed)
         };
         Ok::<_, StartFault>(match while_alive(&servers, work).await?? {
-            Some(started) => Begun::Started(started),
+            Some(started) => Begun::Started(Box::new(started)),
             None => Begun::Checked(Box::new(sides), flow),
         })
     };
@@ -50,7 +51,7 @@ pub async fn begin(
         begun = work => begun?,
     };
     match begun {
-        Begun::Started(started) => Ok(started),
+        Begun::Started(started) => Ok(*started),
         // The copy ends itself in order when it is interrupted.
         Begun::Checked(sides, flow) => {
             let slot_is_ours = AtomicBool::new(false);
@@ -60,11 +61,12 @@ pub async fn begin(
 }
 
 enum Begun {
-    Started(Started),
+    Started(Box<Started>),
     Checked(Box<Sides>, FlowName),
 }
 
-async fn open(settings: &RunSettings) -> Result<Sides, StartFault> {
+/// Opens both sides.
+pub async fn open(settings: &RunSettings) -> Result<Sides, StartFault> {
     let source = connect::session(&settings.flow.source, Side::Source).await?;
     let target = connect::session(&settings.flow.target, Side::Target).await?;
     let servers = servers(settings, &source, &target);
@@ -93,17 +95,28 @@ async fn resume(
         return Ok(None);
     };
     let tables = state::tables(&*sides.target, flow).await.map_err(failed())?;
-    board.tables_known(&tables);
-    info!(%flow, applied_lsn = %stored.progress.applied, "the copy is complete; going on from the stored progress");
-    let tables =
-        relevo_catalog::user_tables(&sides.source).await.map_err(StartFault::catalog(Side::Source))?;
-    let published = relevo_snapshot::selected_tables(tables, &settings.tables.selection);
+    board.tables_known(&tables, &[]);
+    let record = state::flow(&*sides.target, flow).await.map_err(failed())?;
+    let completed = record.as_ref().is_some_and(|record| record.completed);
+    let copied = record.is_some_and(|record| record.copied)
+        && tables.iter().all(|table| table.state == TableState::Streaming);
+    let applied_lsn = stored.progress.applied;
+    if copied {
+        info!(%flow, %applied_lsn, "the copy is complete; going on from the stored progress");
+    } else {
+        let what = if completed { "tables were added" } else { "the copy is not complete" };
+        info!(%flow, %applied_lsn, "{what}; copying what is missing, and going on from the stored progress");
+    }
+    let all = relevo_catalog::user_tables(&sides.source).await.map_err(StartFault::catalog(Side::Source))?;
+    let selection = settings.tables.selection.of_recorded(&all, &names_of(&tables));
+    let published = relevo_snapshot::selected_tables(all, &selection);
     let by_root = settings.tables.via_partition_root;
     let findings = relevo_snapshot::publish(&sides.source, flow, &published, by_root, Existing::Report);
     tell(board, &findings.await?);
     let mut publications = Publications::new(flow, by_root);
     publications.look(&sides.source).await?;
-    Ok(Some(Started { flow: flow.clone(), identity: stored.source, publications }))
+    let copy = (!copied).then_some(Rows { first: None, added: completed });
+    Ok(Some(Started { flow: flow.clone(), identity: stored.source, publications, copy }))
 }
 
 /// What `relevo check` says, before anything is changed.

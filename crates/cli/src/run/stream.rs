@@ -1,8 +1,10 @@
 //! Following the source: opens both ends for the pipeline, again after every error.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use relevo_arrivals::{ArrivalError, ArrivalTarget, Arrivals, SharedSpool};
 use relevo_connect::ConnInfo;
 use relevo_model::{ChangeTarget, Fault, FaultClass, FlowName, Side, SourceIdentity};
 use relevo_pipeline::{Flow, FlowOptions, Opened, Sessions};
@@ -13,9 +15,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::SynchronousCommitArg;
+use crate::connect;
 use crate::error::CliError;
 use crate::run::alive::{Server, while_alive};
 use crate::run::board::FlowBoard;
+use crate::run::copier::reconcile;
+use crate::run::fault::StartFault;
 use crate::run::publications::{Guarded, StreamError, Wrong, must_be_right};
 use crate::settings::RunSettings;
 
@@ -31,28 +36,36 @@ pub enum OpenError {
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// The tables that are on their way.
+    #[error(transparent)]
+    Arrivals(#[from] ArrivalError<TargetError>),
+    /// What is recorded of the tables could not be looked up.
+    #[error("{}", .0.text)]
+    Recorded(StartFault),
 }
 
 impl OpenError {
-    fn fault(&self) -> &dyn Fault {
-        match self {
+    fn fault(&self) -> Result<&dyn Fault, &StartFault> {
+        Ok(match self {
             Self::Source(error) => error,
             Self::Target(error) => error,
-        }
+            Self::Arrivals(error) => error,
+            Self::Recorded(fault) => return Err(fault),
+        })
     }
 }
 
 impl Fault for OpenError {
     fn class(&self) -> FaultClass {
-        self.fault().class()
+        self.fault().map_or_else(|fault| fault.class, Fault::class)
     }
 
     fn side(&self) -> Side {
-        self.fault().side()
+        self.fault().map_or_else(|fault| fault.side, Fault::side)
     }
 
     fn kind(&self) -> &'static str {
-        self.fault().kind()
+        self.fault().map_or_else(|fault| fault.kind, Fault::kind)
     }
 }
 
@@ -70,15 +83,31 @@ struct Ends {
     previous_pid: Option<i32>,
     wrong: watch::Receiver<Wrong>,
     board: Arc<FlowBoard>,
+    coming: Coming,
+}
+
+/// The tables that are on their way, for as long as there are any.
+#[derive(Clone)]
+pub struct Coming {
+    /// Which.
+    pub arrivals: Arrivals,
+    /// What they miss meanwhile.
+    pub spool: SharedSpool,
+    /// How often both ends were opened.
+    pub opened: watch::Sender<u64>,
+    /// There are none, until some are added.
+    pub complete: Arc<AtomicBool>,
+    /// Held by whoever looks at what is recorded and tells `arrivals` of it.
+    pub looking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Sessions for Ends {
     type Source = Guarded;
-    type Target = PgTarget;
+    type Target = ArrivalTarget<PgTarget>;
     type Probe = PgFlushProbe;
     type Error = OpenError;
 
-    async fn open(&mut self) -> Result<Opened<Guarded, PgTarget, PgFlushProbe>, OpenError> {
+    async fn open(&mut self) -> Result<Opened<Guarded, Self::Target, PgFlushProbe>, OpenError> {
         let options = TargetOptions {
             flow: self.flow.clone(),
             source: self.identity.clone(),
@@ -90,12 +119,13 @@ impl Sessions for Ends {
         let target = while_alive(&server, PgTarget::open(&self.target, options)).await;
         let target = target.map_err(TargetError::from)??;
         self.previous_pid = Some(target.backend_pid());
-        self.board.holds_lock(target.backend_pid());
+        self.board.holds_apply_lock(target.backend_pid());
         // Of the same server: another one of a list of hosts would vouch for WAL that is not the target's.
         let pinned = self.target.pinned(target.host());
         let probe = while_alive(&server, PgFlushProbe::open(&pinned, &self.flow)).await;
         let probe = probe.map_err(TargetError::from)??;
         let from = target.progress().applied;
+        let target = self.with_arrivals(target).await?;
         let source = PgSource::start(StartOptions {
             part_bytes: self.part_bytes,
             buffer_bytes: self.buffer_bytes,
@@ -107,7 +137,30 @@ impl Sessions for Ends {
         .map_err(StreamError::from)?;
         // Only now: what forbids to go on at all comes first.
         must_be_right(&self.wrong)?;
+        self.coming.opened.send_modify(|times| *times += 1);
         Ok(Opened { source: Guarded::new(source, self.wrong.clone()), target, probe })
+    }
+}
+
+impl Ends {
+    /// The target that keeps what it cannot apply yet. Its session holds the flow, so what is recorded of the tables is
+    /// nobody else's to change.
+    async fn with_arrivals(&self, target: PgTarget) -> Result<ArrivalTarget<PgTarget>, OpenError> {
+        let Coming { arrivals, spool, complete, looking, .. } = self.coming.clone();
+        if !complete.load(Ordering::Acquire) {
+            let id = spool.id().map_err(ArrivalError::from)?;
+            let pinned = self.target.pinned(target.host());
+            let session = connect::session(&pinned, Side::Target)
+                .await
+                .map_err(|error| OpenError::Recorded(error.into()))?;
+            // Nobody may expect a table between the look at what is recorded and what follows from it.
+            let _looking = looking.lock().await;
+            reconcile(&session, &self.flow, &arrivals, &id)
+                .await
+                .map_err(StartFault::state(Side::Target))
+                .map_err(OpenError::Recorded)?;
+        }
+        Ok(ArrivalTarget::open(target, arrivals, spool, self.part_bytes)?)
     }
 }
 
@@ -119,6 +172,8 @@ pub struct Streamed {
     pub identity: SourceIdentity,
     /// What is wrong with the publications.
     pub wrong: watch::Receiver<Wrong>,
+    /// The tables that are on their way.
+    pub coming: Coming,
 }
 
 /// Streams until `shutdown`.
@@ -144,6 +199,7 @@ pub async fn stream(
         monitor: board.source_monitor(),
         previous_pid: None,
         wrong: streamed.wrong,
+        coming: streamed.coming,
         board: board.clone(),
     };
     let options = FlowOptions {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use relevo_catalog::{PublishedTable, Selection, TableName};
 use relevo_connect::{ConnInfo, SessionSettings, SqlSession, connect_sql};
 use relevo_model::{FlowName, Side};
-use relevo_state::{self as state, NewError, TableRecord};
+use relevo_state::{self as state, NewError, TableRecord, TableState};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -63,8 +63,9 @@ impl TableWatch {
         let work = async {
             let known = match known {
                 Some(known) => known,
-                None => known.insert(self.recorded().await?),
+                None => known.insert(Known::new(&self.recorded(&mut None).await?)),
             };
+            let mut target = None;
             let source = self.connect(&self.source, Side::Source).await?;
             let mut ticks = interval(LOOK_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,6 +76,12 @@ impl TableWatch {
                     .await
                     .map_err(|_| "the source did not answer in time".to_owned())?
                     .map_err(|error| error.to_string())?;
+                // Afterwards, since a table is forgotten before it is published no longer. Without an answer what was known
+                // has to do.
+                match self.recorded(&mut target).await {
+                    Ok(tables) => known.refresh(&tables),
+                    Err(error) => debug!(error, "the flow's tables cannot be looked up now"),
+                }
                 let news = known.compare(&tables, &self.selection);
                 self.say(&news);
                 known.remember(news);
@@ -92,20 +99,25 @@ impl TableWatch {
         connect_sql(info, side, &settings).await.map_err(|error| error.to_string())
     }
 
-    async fn recorded(&self) -> Result<Known, String> {
-        let target = self.connect(&self.target, Side::Target).await?;
+    /// The flow's tables. The session is kept unless it failed.
+    async fn recorded(&self, session: &mut Option<SqlSession>) -> Result<Vec<TableRecord>, String> {
+        let target = match session.take() {
+            Some(open) => open,
+            None => self.connect(&self.target, Side::Target).await?,
+        };
         let tables = timeout(ANSWER_LIMIT, state::tables(&*target, &self.flow))
             .await
             .map_err(|_| "the target did not answer in time".to_owned())?
             .map_err(|error| error.to_string())?;
-        Ok(Known::new(&tables))
+        *session = Some(target);
+        Ok(tables)
     }
 
     fn say(&self, news: &News) {
         for table in &news.later {
             warn!(
                 %table,
-                remedy = "exclude it, or relevo reset and relevo run, which copies the tables anew with it",
+                remedy = "relevo tables add copies it and lets it follow while the flow runs; or exclude it",
                 "source: the table came after the copy and is not replicated"
             );
         }
@@ -162,7 +174,7 @@ impl News {
         let unpublished = self.unpublished.iter().map(|table| {
             let text = "the table is of the flow but in no publication of it: it was created again under its name, \
                         detached from its partitioned table, or taken out; its changes do not reach the target: \
-                        relevo reset and relevo run copy the tables anew, or exclude it";
+                        relevo tables remove and then add copy it anew, once its rows on the target are removed";
             (UNPUBLISHED_TABLE, table, text.to_owned())
         });
         let changed = self.changed.iter().map(|(table, changes)| {
@@ -170,7 +182,7 @@ impl News {
             let text = format!(
                 "{changes} rows of the table were updated or deleted, which is not replicated, because it has no \
                  replica identity: on the source, give it a primary key or ALTER TABLE {name} REPLICA IDENTITY FULL; \
-                 then relevo reset and relevo run, which copies the tables anew"
+                 then relevo tables remove it, TRUNCATE it on the target, and relevo tables add it"
             );
             (UNREPLICATED_CHANGE, table, text)
         });
@@ -182,6 +194,8 @@ impl News {
 struct Known {
     /// The tables of the flow.
     recorded: BTreeSet<TableName>,
+    /// Those of them whose rows are to come: they are published when their turn comes.
+    coming: BTreeSet<TableName>,
     /// How many updates and deletes the source had counted of tables whose are not published.
     counts: BTreeMap<TableName, i64>,
     /// What was said already.
@@ -192,13 +206,35 @@ struct Known {
 
 impl Known {
     fn new(tables: &[TableRecord]) -> Self {
-        let name = |table: &TableRecord| TableName::new(&table.schema, &table.name);
-        Self {
-            recorded: tables.iter().map(name).collect(),
-            counts: tables.iter().filter_map(|table| Some((name(table), table.source_changes?))).collect(),
+        let mut known = Self {
+            recorded: BTreeSet::new(),
+            coming: BTreeSet::new(),
+            counts: tables.iter().filter_map(|table| Some((name_of(table), table.source_changes?))).collect(),
             said: BTreeSet::new(),
             unwritten: News::default(),
+        };
+        known.refresh(tables);
+        known
+    }
+
+    /// Takes over which tables the flow has by now. Of one that was taken out nothing needs to be said; of one that came,
+    /// whatever is wrong from now on.
+    fn refresh(&mut self, tables: &[TableRecord]) {
+        let recorded: BTreeSet<TableName> = tables.iter().map(name_of).collect();
+        let left: Vec<TableName> = self.recorded.difference(&recorded).cloned().collect();
+        for came in recorded.difference(&self.recorded) {
+            self.said.remove(came);
         }
+        let coming = |table: &&TableRecord| matches!(table.state, TableState::Pending | TableState::Copying);
+        self.coming = tables.iter().filter(coming).map(name_of).collect();
+        // What the source has counted before is of rows that were not the flow's.
+        let counted = tables.iter().filter_map(|table| Some((name_of(table), table.source_changes?)));
+        for (table, changes) in counted.filter(|(table, _)| !self.recorded.contains(table)) {
+            self.counts.insert(table, changes);
+        }
+        self.counts.retain(|table, _| !left.contains(table));
+        self.said.extend(left);
+        self.recorded = recorded;
     }
 
     fn compare(&self, tables: &[PublishedTable], selection: &Selection) -> News {
@@ -209,9 +245,11 @@ impl Known {
             let of_flow = [&table.name, root].into_iter().find(|name| self.recorded.contains(*name));
             match (table.whole, table.inserts) {
                 (true, _) => {}
+                _ if of_flow.is_some_and(|name| self.coming.contains(name)) => {}
                 (false, true) => *counts.entry(of_flow.unwrap_or(&table.name)).or_default() += table.changes,
-                (false, false) if !selection.matches(root) || self.said.contains(&table.name) => {}
+                (false, false) if self.said.contains(&table.name) => {}
                 (false, false) if of_flow.is_some() => news.unpublished.push(table.name.clone()),
+                (false, false) if !selection.matches(root) => {}
                 (false, false) => news.later.push(table.name.clone()),
             }
         }
@@ -240,6 +278,10 @@ impl Known {
     }
 }
 
+fn name_of(table: &TableRecord) -> TableName {
+    TableName::new(&table.schema, &table.name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +298,7 @@ mod tests {
         Known {
             recorded: recorded.iter().map(|(table, _)| name(table)).collect(),
             counts: recorded.iter().filter_map(|(table, count)| Some((name(table), (*count)?))).collect(),
+            coming: BTreeSet::new(),
             said: BTreeSet::new(),
             unwritten: News::default(),
         }

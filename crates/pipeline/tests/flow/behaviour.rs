@@ -43,6 +43,39 @@ fn an_idle_target_gets_the_first_transaction_at_once_and_the_rest_together() {
 }
 
 #[test]
+fn work_of_the_targets_own_is_done_though_the_source_has_nothing() {
+    on_a_paused_clock(async {
+        let world = World::new(Vec::new());
+        let running = world.start(FlowOptions::default());
+        world.until("confirming the start", |state| state.confirmed == 1000).await;
+        world.change(|state| state.own_work = 3);
+        world.until("work of its own", |state| state.own_work == 0).await;
+        world.change(|state| state.add(small(3)));
+        world.until_all_is_applied().await;
+        running.stop().await;
+        world.assert_sound();
+    });
+}
+
+#[test]
+fn work_of_the_targets_own_that_fails_opens_both_ends_again() {
+    on_a_paused_clock(async {
+        let world = World::new(small(1));
+        let running = world.start(FlowOptions::default());
+        world.until_all_is_applied().await;
+        world.until("confirming it", |state| state.confirmed == state.progress()).await;
+        let opens = world.state().opens;
+        world.change(|state| {
+            state.planned.push((Operation::Apply, Trouble::Fails(FaultClass::Transient)));
+            state.own_work = 1;
+        });
+        world.until("another session", |state| state.opens > opens && state.own_work == 0).await;
+        running.stop().await;
+        world.assert_sound();
+    });
+}
+
+#[test]
 fn a_slow_target_holds_the_source_back() {
     on_a_paused_clock(async {
         let options = FlowOptions { batch_bytes: 50, memory_bytes: 200, ..FlowOptions::default() };

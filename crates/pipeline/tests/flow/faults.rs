@@ -38,6 +38,7 @@ fn options() -> impl Strategy<Value = FlowOptions> {
 fn world(items: Vec<Item>, async_commit: bool, tape: Vec<u8>) -> World {
     let world = World::new(items);
     world.change(|state| {
+        state.own_work = 5;
         state.async_commit = async_commit;
         state.tape = tape.into();
     });

@@ -123,6 +123,8 @@ pub struct State {
     pub yielded: usize,
     pub told: Vec<Told>,
     pub violations: Vec<String>,
+    /// The target has so much work of its own to do.
+    pub own_work: usize,
 }
 
 impl State {

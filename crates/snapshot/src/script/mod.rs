@@ -1,6 +1,7 @@
 //! The text of a schema dump: its statements, and what has to change so that another server takes them.
 //! Pure: knows no connection and no process.
 
+mod about;
 mod lexer;
 mod older;
 mod split;
@@ -10,6 +11,7 @@ mod transform;
 #[cfg(test)]
 mod tests;
 
+pub use about::{ForeignKey, foreign_key, shares_table, tables as tables_of_statements};
 #[cfg(test)]
 use split::{Piece, split};
 pub use statement::{not_valid, summary};

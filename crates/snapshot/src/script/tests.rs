@@ -72,6 +72,33 @@ fn a_real_dump_keeps_every_object_when_the_target_has_the_roles() {
 }
 
 #[test]
+fn of_a_real_dump_every_index_and_key_is_known_by_its_table() {
+    for dump in [POST_DATA, POST_DATA_18] {
+        let adapted = transform(dump, &TargetFacts { version_num: 180_004, ..facts() });
+        let tables = tables_of_statements(sql(&adapted));
+        for (text, table) in sql(&adapted).into_iter().zip(tables) {
+            let own = [
+                "INDEX ",
+                "PRIMARY KEY (",
+                " UNIQUE (",
+                " EXCLUDE ",
+                "CLUSTER ON",
+                "REPLICA IDENTITY",
+                "CREATE STATISTICS",
+            ];
+            let is_own = own.iter().any(|part| text.contains(part)) && !text.contains("ATTACH PARTITION");
+            assert_eq!(table.is_some(), is_own, "{text}");
+            // As it stands there, but for quotes that it needs not.
+            if let Some(table) = table {
+                let bare = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+                assert!(text.contains(&table.name) || text.contains(&bare(&table.name)), "{text}: {table}");
+            }
+            assert_eq!(foreign_key(text).is_some(), text.contains(" FOREIGN KEY ("), "{text}");
+        }
+    }
+}
+
+#[test]
 fn statements_for_a_role_that_is_missing_are_left_out_and_counted() {
     let facts = TargetFacts { roles: set(&["postgres"]), ..facts() };
     let adapted = transform(PRE_DATA, &facts);

@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use super::server::{Server, done, error, login, message, options, row};
 use crate::start::begin;
-use crate::{CreatedSlot, Refusal, ReplicationConnection, SlotSnapshot, SourceError, StartOptions};
+use crate::{
+    CreatedSlot, Refusal, ReplicationConnection, SlotLifetime, SlotSnapshot, SourceError, StartOptions,
+};
 
 async fn begun(
     options: StartOptions,
@@ -92,7 +94,7 @@ async fn what_may_take_long_is_waited_for() {
     let work = async {
         let mut connection =
             ReplicationConnection::log_in(client, &login(ChannelBinding::Prefer)).await.unwrap().session;
-        connection.create_slot("s", SlotSnapshot::Nothing).await.unwrap()
+        connection.create_slot("s", SlotLifetime::Permanent, SlotSnapshot::Nothing).await.unwrap()
     };
     let served = async {
         server.trust().await;
@@ -211,7 +213,10 @@ async fn slots_are_created_and_dropped_in_the_servers_words() {
     let asked = async {
         let mut connection =
             ReplicationConnection::log_in(client, &login(ChannelBinding::Prefer)).await.unwrap().session;
-        let created = connection.create_slot("relevo_shop", SlotSnapshot::Export).await.unwrap();
+        let created = connection
+            .create_slot("relevo_shop", SlotLifetime::Permanent, SlotSnapshot::Export)
+            .await
+            .unwrap();
         let refused = (
             connection.drop_slot("relevo_shop", true).await.unwrap(),
             connection.drop_slot("x", false).await.unwrap_err(),

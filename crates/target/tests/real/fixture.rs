@@ -99,7 +99,7 @@ impl Fixture {
     /// One whole transaction as the next batch.
     pub fn batch(&mut self, changes: Vec<Change>) -> Batch {
         let part = self.part(changes, true, true);
-        Batch { position: part.end, size_bytes: part.size_bytes, parts: vec![part] }
+        Batch { position: part.end, size_bytes: part.size_bytes, parts: vec![part], ..Batch::default() }
     }
 
     pub fn part(&mut self, changes: Vec<Change>, first: bool, last: bool) -> TransactionPart {

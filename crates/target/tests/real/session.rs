@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use relevo_model::{Applied, Batch, Change, ChangeTarget, Fault, FaultClass, FlushProbe, SourceLsn};
+use relevo_model::{
+    Applied, Batch, Change, ChangeTarget, Fault, FaultClass, FlushProbe, QualifiedName, SourceLsn,
+    TransactionPart,
+};
 use relevo_target::{PgFlushProbe, PgTarget, TargetError, TargetOptions};
 use relevo_tests::{Cluster, Version, wait_until};
 
@@ -33,7 +36,7 @@ async fn several_transactions_become_visible_together() {
     let mut f = Fixture::new("CREATE TABLE t (id int PRIMARY KEY)").await;
     let t = f.relation("t", "id*");
     let parts: Vec<_> = (0..100).map(|id| f.part(vec![insert(&t, &id.to_string())], true, true)).collect();
-    let batch = Batch { position: parts.last().unwrap().end, size_bytes: 0, parts };
+    let batch = Batch { position: parts.last().unwrap().end, size_bytes: 0, parts, ..Batch::default() };
     f.target.apply(batch).await.unwrap();
     assert_eq!(f.rows("SELECT count(*), count(DISTINCT xmin::text) FROM t").await, ["100|1"]);
 }
@@ -62,8 +65,12 @@ async fn a_transaction_in_parts_is_visible_only_at_its_end() {
     let t = f.relation("t", "id* v");
     let rows =
         |from: u32| (from..from + 50).map(|id| insert(&t, &format!("{id}|x"))).collect::<Vec<Change>>();
-    let batch =
-        |part: relevo_model::TransactionPart| Batch { position: part.end, size_bytes: 0, parts: vec![part] };
+    let batch = |part: TransactionPart| Batch {
+        position: part.end,
+        size_bytes: 0,
+        parts: vec![part],
+        ..Batch::default()
+    };
     let nothing = Applied { position: None, durable_at: None, missing_rows: 0 };
     for interrupted in [true, false] {
         let part = f.part(rows(0), true, false);
@@ -88,6 +95,47 @@ async fn a_transaction_in_parts_is_visible_only_at_its_end() {
     assert_eq!(f.rows("SELECT count(*), count(*) FILTER (WHERE v = 'changed') FROM t").await, ["100|1"]);
     assert_eq!(f.rows("SELECT count(*) FROM relevo.error").await, ["1"]);
 }
+
+/// The parts of what a table has missed come in several batches, and the last one lets it join.
+#[tokio::test]
+async fn a_table_joins_with_what_it_has_missed_and_the_position_stays() {
+    let mut f =
+        Fixture::new("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)").await;
+    let (t, u) = (f.relation("t", "id*"), f.relation("u", "id*"));
+    f.admin.sql(TWO_TABLES).await;
+    f.apply(vec![insert(&t, "1")]).await;
+    let before = f.target.progress().clone();
+    let stored = "SELECT applied_lsn, commit_lsn FROM relevo.progress";
+    let stored_before = f.rows(stored).await;
+
+    let missed = |part: TransactionPart, first| TransactionPart { first, end: None, ..part };
+    let early = missed(f.part(vec![insert(&u, "7")], true, false), true);
+    let late = missed(f.part(vec![insert(&u, "8")], true, false), false);
+    f.target.apply(Batch { parts: vec![early], ..Batch::default() }).await.unwrap();
+    assert_eq!(f.rows("SELECT count(*) FROM u").await, ["0"]);
+    let last = TransactionPart { end: Some(before.applied), ..late };
+    let joins = vec![QualifiedName { schema: "public".into(), name: "u".into() }];
+    let batch = Batch { parts: vec![last], position: Some(before.applied), joins, ..Batch::default() };
+    let applied = f.target.apply(batch.clone()).await.unwrap();
+    assert_eq!(applied.position, Some(before.applied));
+    assert_eq!(f.target.progress(), &before);
+    assert_eq!(f.rows(stored).await, stored_before);
+    assert_eq!(f.rows("SELECT id FROM u ORDER BY id").await, ["7", "8"]);
+    assert_eq!(
+        f.rows("SELECT table_name, state FROM relevo.table_state ORDER BY 1").await,
+        ["t|streaming", "u|streaming"]
+    );
+
+    // A table that is not recorded as copied does not join, and nothing of it stays.
+    let again = Batch { parts: Vec::new(), ..batch };
+    let error = f.target.apply(again).await.unwrap_err();
+    assert!(matches!(error, TargetError::NotCopied { .. }), "{error}");
+    assert_eq!(error.class(), FaultClass::Transient);
+    assert!(error.to_string().contains("public.u"), "{error}");
+}
+
+const TWO_TABLES: &str = "INSERT INTO relevo.table_state (flow, schema_name, table_name, state, copied_lsn) \
+     VALUES ('shop', 'public', 't', 'streaming', '0/100'), ('shop', 'public', 'u', 'copied', '0/180')";
 
 #[tokio::test]
 async fn a_dropped_batch_leaves_nothing() {
@@ -175,11 +223,11 @@ async fn whatever_is_cancelled_each_batch_is_there_whole_and_once() {
         // The progress says which batch is the next.
         done = (f.target.progress().applied.as_u64() - 0x100) / 0x100;
         let next = done + 1;
-        let part = relevo_model::TransactionPart {
+        let part = TransactionPart {
             end: Some(SourceLsn::new(0x100 + next * 0x100)),
             ..f.part((0..3).map(|n| insert(&t, &format!("{next}|{n}"))).collect(), true, true)
         };
-        let batch = Batch { position: part.end, size_bytes: 0, parts: vec![part] };
+        let batch = Batch { position: part.end, size_bytes: 0, parts: vec![part], ..Batch::default() };
         if f.target.apply(batch).await.is_err() {
             errors += 1;
             let info = f.info().await;

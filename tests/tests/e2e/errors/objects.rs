@@ -52,7 +52,7 @@ async fn a_table_that_is_taken_out_of_the_publication_is_told_and_listed_and_the
     wait_for_value(&pair.target, "SELECT kind || ' ' || table_name FROM relevo.error", "unpublished_table u")
         .await;
     let listed = pair.command("errors").arg("--json").finish().expect_code(0).json();
-    assert_says(&listed.to_string(), &["public.u", "relevo reset"]);
+    assert_says(&listed.to_string(), &["public.u", "relevo tables remove"]);
     assert!(relevo.metrics().await.sum("relevo_errors_total", &[("kind", "unpublished_table")]) >= Some(1.0));
     wait_for_value(&pair.target, "SELECT max(id)::text FROM t", "2").await;
     relevo.terminate();

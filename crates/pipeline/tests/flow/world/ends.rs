@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use relevo_model::{
     Applied, Batch, ChangeSource, ChangeTarget, FaultClass, Feedback, FlushProbe, Progress, Side,
@@ -11,6 +12,9 @@ use relevo_pipeline::{Opened, Sessions};
 use tokio::time::sleep;
 
 use super::{Commit, FakeError, Item, Operation, State, Trouble, World};
+
+/// How often the target looks whether it has work of its own.
+const OWN_WORK_PAUSE: Duration = Duration::from_millis(5);
 
 fn error(side: Side, class: FaultClass) -> FakeError {
     FakeError { class, side }
@@ -214,6 +218,15 @@ impl ChangeTarget for FakeTarget {
             return Err(error(Side::Target, FaultClass::Blocked));
         }
         let fails_afterwards = self.world.ordeal(Operation::Apply, Side::Target).await?;
+        if batch == Batch::default() {
+            self.world.change(|state| {
+                if !self.open.is_empty() {
+                    state.violations.push("work of the target's own inside a transaction".to_owned());
+                }
+                state.own_work = state.own_work.saturating_sub(1);
+            });
+            return Ok(Applied { position: None, durable_at: None, missing_rows: 0 });
+        }
         let world = self.world.clone();
         let durable_at = world.change(|state| {
             if state.generation != self.generation {
@@ -232,6 +245,12 @@ impl ChangeTarget for FakeTarget {
         }
         self.world.change(|state| state.held_bytes = state.held_bytes.saturating_sub(batch.size_bytes));
         Ok(Applied { position: batch.position, durable_at, missing_rows: 0 })
+    }
+
+    async fn wanting(&mut self) {
+        while !self.open.is_empty() || self.world.state().own_work == 0 {
+            sleep(OWN_WORK_PAUSE).await;
+        }
     }
 }
 

@@ -1,0 +1,134 @@
+//! Adding tables: everything is looked at as before a first copy, then they are recorded. Whoever runs the flow copies
+//! them.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+
+use relevo_catalog::{Finding, Pattern, Selection, Severity, TableName};
+use relevo_snapshot::{CopyOptions, SchemaMode};
+use serde::Serialize;
+
+use super::{Flow, listed};
+use crate::error::CliError;
+use crate::output;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    name: &'a str,
+    added: Vec<String>,
+    part_already: Vec<String>,
+    excluded: Vec<String>,
+    running: bool,
+    findings: &'a [Finding],
+}
+
+/// What the patterns choose, by what becomes of it.
+struct Chosen {
+    new: BTreeSet<TableName>,
+    part_already: BTreeSet<TableName>,
+    excluded: BTreeSet<TableName>,
+}
+
+/// Adds what the patterns choose.
+///
+/// # Errors
+/// [`CliError::Refused`]: excluded, or the target cannot take them; [`CliError::Failed`].
+pub async fn add(flow: &mut Flow, patterns: &[Pattern]) -> Result<(), CliError> {
+    let chosen = choose(flow, patterns)?;
+    let mut findings = Vec::new();
+    let mut added = Vec::new();
+    if !chosen.new.is_empty() {
+        let options = options(flow, &chosen.new, flow.published().await?.via_partition_root);
+        let failed = |error: relevo_snapshot::SnapshotError| CliError::from_fault(&error);
+        let plan = relevo_snapshot::plan(&flow.source, &flow.target, &options).await.map_err(failed)?;
+        let of_jobs: BTreeSet<TableName> =
+            plan.tables_of(&plan.jobs).into_iter().map(|table| table.name).collect();
+        if let Some(hollow) = chosen.new.difference(&of_jobs).next() {
+            return Err(CliError::refused(format!(
+                "{hollow} has no partition yet, so there is nothing to copy and nothing to follow: create one on both \
+                 sides first; nothing was changed"
+            )));
+        }
+        relevo_snapshot::register_more(&options, &plan, &mut flow.target).await.map_err(failed)?;
+        added = plan.jobs.iter().map(|job| job.table.to_string()).collect();
+        added.sort();
+        findings = plan.findings;
+    }
+    let strings = |names: &BTreeSet<TableName>| names.iter().map(ToString::to_string).collect();
+    let document = Document {
+        name: flow.name.as_str(),
+        added,
+        part_already: strings(&chosen.part_already),
+        excluded: strings(&chosen.excluded),
+        running: flow.runs().await?,
+        findings: &findings,
+    };
+    if flow.json { output::json(&document) } else { output::print(&text(&document)) }
+}
+
+fn choose(flow: &Flow, patterns: &[Pattern]) -> Result<Chosen, CliError> {
+    let recorded = flow.recorded_names();
+    let trees = flow.trees(&BTreeSet::new());
+    let part_of_flow: BTreeSet<&TableName> =
+        trees.iter().filter(|(_, members)| !members.is_disjoint(&recorded)).map(|(top, _)| top).collect();
+    let mut chosen =
+        Chosen { new: BTreeSet::new(), part_already: BTreeSet::new(), excluded: BTreeSet::new() };
+    for (pattern, tops) in trees.chosen(patterns, "the source")? {
+        let (part, rest): (Vec<_>, Vec<_>) = tops.into_iter().partition(|top| part_of_flow.contains(top));
+        let (new, excluded): (Vec<_>, Vec<_>) = rest.into_iter().partition(|top| flow.selection.matches(top));
+        // Among many that a pattern names, the excluded ones are left out; one that is asked for alone is refused.
+        if part.is_empty() && new.is_empty() {
+            return Err(CliError::refused(format!(
+                "{pattern} names only tables that the configuration leaves out ({}): change its include and exclude \
+                 patterns, of relevo run as well, and add them then; nothing was changed",
+                listed(excluded)
+            )));
+        }
+        chosen.new.extend(new.into_iter().cloned());
+        chosen.part_already.extend(part.into_iter().cloned());
+        chosen.excluded.extend(excluded.into_iter().cloned());
+    }
+    Ok(chosen)
+}
+
+fn options(flow: &Flow, tables: &BTreeSet<TableName>, via_partition_root: bool) -> CopyOptions {
+    CopyOptions {
+        flow: flow.name.clone(),
+        source: flow.settings.source.pinned(flow.source.host()),
+        target: flow.settings.target.pinned(flow.target.host()),
+        selection: Selection::exactly(tables.iter().cloned()),
+        mode: SchemaMode::Existing,
+        via_partition_root,
+        jobs: NonZeroUsize::MIN,
+        split_bytes: CopyOptions::SPLIT_BYTES,
+        pg_dump: None,
+    }
+}
+
+fn text(document: &Document<'_>) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    for table in &document.added {
+        let _ = writeln!(text, "{table} is part of flow {} now", document.name);
+    }
+    for table in &document.part_already {
+        let _ = writeln!(text, "{table} was part of flow {} already", document.name);
+    }
+    for table in &document.excluded {
+        let _ = writeln!(text, "{table} is left out: the configuration excludes it");
+    }
+    let told = |severity: Severity| severity == Severity::Warning || severity == Severity::Notice;
+    for finding in document.findings.iter().filter(|finding| told(finding.severity)) {
+        let subject = finding.subject.as_deref().unwrap_or_default();
+        let _ = writeln!(text, "{}: {subject}: {}", finding.severity, finding.message);
+    }
+    if !document.added.is_empty() {
+        text.push_str(if document.running {
+            "relevo run copies them beside the stream, from now on; see relevo tables\n"
+        } else {
+            "relevo run is not at work: it copies them when it is started\n"
+        });
+    }
+    text
+}
