@@ -13,7 +13,7 @@ use crate::world::{VERSION, World};
 /// How much longer than the floor Relevo may take.
 const FLOOR_BAR: f64 = 1.25;
 
-/// The header over [`line`]s.
+/// The header over [`line()`]s.
 pub const RUN_HEADER: &str =
     "round  way        seconds   processor seconds: tool  source  target  others   load before";
 
