@@ -74,11 +74,6 @@ impl<T: ChangeTarget> ArrivalTarget<T> {
         })
     }
 
-    /// The wrapped target.
-    pub fn inner(&self) -> &T {
-        &self.inner
-    }
-
     /// Takes what concerns tables that have not arrived out of the batch, into their logs.
     fn divert(&mut self, batch: Batch) -> Result<Batch, ArrivalError<T::Error>> {
         let (arrivals, writers, open) = (&self.arrivals, &mut self.writers, &mut self.open);

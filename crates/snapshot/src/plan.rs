@@ -58,12 +58,6 @@ pub struct CopyPlan {
 }
 
 impl CopyPlan {
-    /// The size of all tables on the source, in bytes.
-    #[must_use]
-    pub fn estimated_bytes(&self) -> u64 {
-        self.jobs.iter().map(|job| job.estimated_bytes).sum()
-    }
-
     /// The planned tables that have to do with these jobs: the tables themselves, and the whole trees of partitions.
     #[must_use]
     pub fn tables_of(&self, jobs: &[TableJob]) -> Vec<TableInfo> {
