@@ -2,17 +2,24 @@
 //!
 //! What may not enter: how single changes are sent, and how a session is opened.
 
-use relevo_model::{Applied, Batch, ChangeTarget, Progress, TransactionHeader};
+use relevo_model::{Applied, Batch, Change, ChangeTarget, Progress, TransactionHeader};
+use tracing::info;
 
 use crate::blame::Item;
+use crate::by_sets::FOLD_FROM;
 use crate::error::TargetError;
 use crate::flight::Flight;
-use crate::open::PgTarget;
+use crate::open::{ApplyOrder, PgTarget};
 use crate::run::Run;
 
 /// The session's transactions are read-only by default. So if this statement alone failed (somebody cancels it),
 /// the changes behind it in the pipeline would be refused, instead of being committed one by one.
 pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+/// A transaction in parts cannot be begun again: its earlier parts are gone. So each part can be taken back by itself.
+const BEGIN_PART: &str = "SAVEPOINT relevo_part";
+const END_PART: &str = "RELEASE SAVEPOINT relevo_part";
+const TAKE_BACK_PART: &str = "ROLLBACK TO SAVEPOINT relevo_part; RELEASE SAVEPOINT relevo_part";
 
 impl ChangeTarget for PgTarget {
     type Error = TargetError;
@@ -42,20 +49,73 @@ impl PgTarget {
             .iter()
             .flat_map(|part| part.changes.iter().map(|change| Item { header: &part.header, change }))
             .collect();
+        if self.order == ApplyOrder::Strict || items.len() < FOLD_FROM {
+            return self.apply_items(batch, &items, ApplyOrder::Strict).await;
+        }
+        let (touched, missing) = (self.touched.clone(), self.missing.mark());
+        match self.apply_items(batch, &items, ApplyOrder::Sets).await {
+            Err(error) if error.is_worth_the_order() && !self.broken => {
+                info!(
+                    flow = %self.flow, changes = items.len(),
+                    "{error}; the batch is applied again, its changes one by one"
+                );
+                if let Some(table) = error.table_of_set() {
+                    self.distrust.failed(table.clone(), self.batch_number);
+                }
+                self.take_back(&items).await?;
+                self.touched = touched;
+                self.missing.rewind(missing);
+                self.apply_items(batch, &items, ApplyOrder::Strict).await
+            }
+            applied => applied,
+        }
+    }
+
+    /// Undoes what was sent of the batch.
+    async fn take_back(&mut self, items: &[Item<'_>]) -> Result<(), TargetError> {
+        let sql = if self.in_transaction { TAKE_BACK_PART } else { "ROLLBACK" };
+        self.session.batch_execute(sql).await.map_err(TargetError::session("taking a batch back"))?;
+        // A table that was emptied has its old description again.
+        for item in items {
+            if let Change::Truncate { relations, .. } = item.change {
+                relations.iter().for_each(|relation| self.known.forget_map(relation));
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply_items(
+        &mut self,
+        batch: &Batch,
+        items: &[Item<'_>],
+        order: ApplyOrder,
+    ) -> Result<Applied, TargetError> {
         let mut run = Run {
             client: &self.session,
             flow: &self.flow,
             known: &mut self.known,
             missing: &mut self.missing,
             touched: &mut self.touched,
+            distrust: &self.distrust,
             flight: Flight::new(),
             batch_number: self.batch_number,
             written_to: None,
+            can_fail: order == ApplyOrder::Sets,
+            broken: &mut self.broken,
         };
         if !self.in_transaction {
             run.session(BEGIN, "beginning a transaction").await?;
         }
-        run.changes(&items).await?;
+        match order {
+            ApplyOrder::Strict => run.changes(items).await?,
+            // Sets must have gone well before the COMMIT is sent, which nothing can hold up.
+            ApplyOrder::Sets if !self.in_transaction => run.net_changes(items).await?,
+            ApplyOrder::Sets => {
+                run.session(BEGIN_PART, "beginning a part of a transaction").await?;
+                run.net_changes(items).await?;
+                run.session(END_PART, "ending a part of a transaction").await?;
+            }
+        }
         if batch.unfinished() {
             run.finish().await?;
             self.in_transaction = true;

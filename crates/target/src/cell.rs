@@ -2,6 +2,7 @@
 //!
 //! What may not enter: any knowledge of what a value means. There is no parsing here, and no formatting of one.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -13,12 +14,12 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 const SHOWN_CHARS: usize = 100;
 
 /// A cell as a parameter: whatever the type, its own bytes in its own format.
-pub(crate) struct RawCell<'a>(pub(crate) &'a Cell);
+pub(crate) struct RawCell<'a>(pub(crate) Cow<'a, Cell>);
 
 impl fmt::Debug for RawCell<'_> {
     /// Without the value: the driver's debug log prints parameters, and they are the users' data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        match &*self.0 {
             Cell::Null => f.write_str("NULL"),
             Cell::Unchanged => f.write_str("unchanged"),
             Cell::Text(bytes) => write!(f, "text of {} bytes", bytes.len()),
@@ -29,7 +30,7 @@ impl fmt::Debug for RawCell<'_> {
 
 impl ToSql for RawCell<'_> {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        match self.0 {
+        match &*self.0 {
             Cell::Null => Ok(IsNull::Yes),
             Cell::Text(bytes) | Cell::Binary(bytes) => {
                 out.put_slice(bytes);
@@ -45,7 +46,7 @@ impl ToSql for RawCell<'_> {
     }
 
     fn encode_format(&self, _: &Type) -> Format {
-        match self.0 {
+        match &*self.0 {
             Cell::Binary(_) => Format::Binary,
             Cell::Null | Cell::Unchanged | Cell::Text(_) => Format::Text,
         }
@@ -84,7 +85,7 @@ mod tests {
 
     fn sent(cell: &Cell) -> (Option<Vec<u8>>, bool) {
         let mut out = BytesMut::new();
-        let raw = RawCell(cell);
+        let raw = RawCell(Cow::Borrowed(cell));
         let null = raw.to_sql_checked(&Type::INT4, &mut out).unwrap();
         let binary = matches!(raw.encode_format(&Type::INT4), Format::Binary);
         (matches!(null, IsNull::No).then(|| out.to_vec()), binary)
@@ -100,8 +101,8 @@ mod tests {
 
     #[test]
     fn an_unchanged_value_is_never_sent_as_null() {
-        let raw = Cell::Unchanged;
-        assert!(RawCell(&raw).to_sql_checked(&Type::TEXT, &mut BytesMut::new()).is_err());
+        let raw = RawCell(Cow::Owned(Cell::Unchanged));
+        assert!(raw.to_sql_checked(&Type::TEXT, &mut BytesMut::new()).is_err());
     }
 
     #[test]
@@ -115,6 +116,6 @@ mod tests {
     #[test]
     fn the_drivers_debug_log_shows_no_values() {
         let secret = Cell::Text(Bytes::from_static(b"hunter2"));
-        assert_eq!(format!("{:?}", RawCell(&secret)), "text of 7 bytes");
+        assert_eq!(format!("{:?}", RawCell(Cow::Owned(secret))), "text of 7 bytes");
     }
 }

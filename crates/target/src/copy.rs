@@ -10,9 +10,9 @@ pub(crate) fn carries(row: &Row) -> bool {
     row.0.iter().all(|cell| matches!(cell, Cell::Null | Cell::Text(_)))
 }
 
-/// Appends the row as one line. Only rows that it [`carries`] are passed.
-pub(crate) fn put_row(row: &Row, out: &mut BytesMut) {
-    for (index, cell) in row.0.iter().enumerate() {
+/// Appends the cells of a row as one line. Only rows that it [`carries`] are passed.
+pub(crate) fn put_row<'c>(cells: impl Iterator<Item = &'c Cell>, out: &mut BytesMut) {
+    for (index, cell) in cells.enumerate() {
         if index > 0 {
             out.put_u8(b'\t');
         }
@@ -99,7 +99,7 @@ mod tests {
         #[test]
         fn every_row_reads_back_as_it_was(cells in prop::collection::vec(cell(), 1..8)) {
             let mut out = BytesMut::new();
-            put_row(&Row(cells.clone()), &mut out);
+            put_row(cells.iter(), &mut out);
             prop_assert_eq!(read_back(&out), cells);
         }
     }
@@ -107,8 +107,8 @@ mod tests {
     #[test]
     fn the_end_marker_and_the_null_marker_can_be_values() {
         let mut out = BytesMut::new();
-        put_row(&Row(vec![Cell::Text(Bytes::from_static(b"\\."))]), &mut out);
-        put_row(&Row(vec![Cell::Text(Bytes::from_static(b"\\N")), Cell::Null]), &mut out);
+        put_row([Cell::Text(Bytes::from_static(b"\\."))].iter(), &mut out);
+        put_row([Cell::Text(Bytes::from_static(b"\\N")), Cell::Null].iter(), &mut out);
         assert_eq!(&out[..], b"\\\\.\n\\\\N\t\\N\n");
     }
 

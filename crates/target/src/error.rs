@@ -212,6 +212,31 @@ pub enum TargetError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// The net changes of a table could not be applied as sets. Within a batch this only means that it is applied again in
+    /// order.
+    #[error("target: {operation} of a set of rows of {table} failed: {}", describe(.source))]
+    Set {
+        /// The table.
+        table: TableName,
+        /// `insert`, `update` or `delete`.
+        operation: &'static str,
+        /// What the server said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The net changes of a table touched another number of rows than there are changes. Within a batch this only means
+    /// that it is applied again in order.
+    #[error("target: {operation} of a set of rows of {table} touched {found} rows instead of {expected}")]
+    SetCount {
+        /// The table.
+        table: TableName,
+        /// `insert`, `update` or `delete`.
+        operation: &'static str,
+        /// How many rows it is about; 0: none may be there.
+        expected: u64,
+        /// How many there were.
+        found: u64,
+    },
     /// Another statement failed.
     #[error("target: {action} failed: {}", describe(.source))]
     Session {
@@ -230,6 +255,20 @@ pub enum TargetError {
 }
 
 impl TargetError {
+    /// Whether the same changes may go well one by one; or else fail in a way that says which of them does not.
+    pub(crate) fn is_worth_the_order(&self) -> bool {
+        let of_changes = matches!(self, Self::Set { .. } | Self::SetCount { .. } | Self::Change { .. });
+        of_changes && self.class() == FaultClass::Blocked
+    }
+
+    /// The table whose net changes could not be applied.
+    pub(crate) fn table_of_set(&self) -> Option<&TableName> {
+        match self {
+            Self::Set { table, .. } | Self::SetCount { table, .. } => Some(table),
+            _ => None,
+        }
+    }
+
     pub(crate) fn session(action: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |source| {
             if is_read_only(&source) { Self::ReadOnly { source } } else { Self::Session { action, source } }
@@ -246,6 +285,7 @@ impl TargetError {
             | Self::TableAltered { source, .. }
             | Self::ReadOnly { source }
             | Self::Change { source, .. }
+            | Self::Set { source, .. }
             | Self::Session { source, .. } => Some(source),
             _ => None,
         }
@@ -313,9 +353,10 @@ impl Fault for TargetError {
                 None => FaultClass::Blocked,
             },
             Self::Change { outdated: true, .. } => FaultClass::Transient,
-            Self::Change { source, .. } | Self::Session { source, .. } | Self::ReplicaRole { source } => {
-                classify(source)
-            }
+            Self::Change { source, .. }
+            | Self::Set { source, .. }
+            | Self::Session { source, .. }
+            | Self::ReplicaRole { source } => classify(source),
             Self::NoProgress { .. } | Self::OtherSource { .. } => FaultClass::Refused,
             Self::ReadOnly { .. }
             | Self::Standby { .. }
@@ -323,6 +364,7 @@ impl Fault for TargetError {
             | Self::MissingColumns { .. }
             | Self::GeneratedColumn { .. }
             | Self::NoIdentity { .. }
+            | Self::SetCount { .. }
             | Self::Contract(_) => FaultClass::Blocked,
             // Opening again reads where the progress really stands.
             Self::ProgressMoved { .. } | Self::NotCopied { .. } | Self::TableAltered { .. } | Self::Spent => {
@@ -340,7 +382,7 @@ impl Fault for TargetError {
             Self::Connect(error) => error.kind(),
             Self::TableAltered { .. } | Self::Change { outdated: true, .. } => "table_altered",
             Self::Catalog { source, .. } => source.kind(),
-            Self::State { .. } | Self::Change { .. } | Self::Session { .. } => {
+            Self::State { .. } | Self::Change { .. } | Self::Set { .. } | Self::Session { .. } => {
                 self.sql_error().map_or("state_corrupt", kind)
             }
             Self::ReplicaRole { .. } => "replica_role",
@@ -353,6 +395,7 @@ impl Fault for TargetError {
             Self::MissingColumns { .. } => "missing_column",
             Self::GeneratedColumn { .. } => "generated_column",
             Self::NoIdentity { .. } => "no_identity",
+            Self::SetCount { .. } => "set_count",
             Self::Contract(_) => "contract",
             Self::Spent => "spent",
         }

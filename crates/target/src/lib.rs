@@ -6,21 +6,27 @@
 
 mod apply;
 mod blame;
+mod by_sets;
 mod cell;
 mod copy;
+mod distrust;
 mod error;
 mod flight;
+mod fold;
 mod known;
 mod mapping;
 mod missing;
 mod open;
 mod probe;
+mod record;
 mod run;
+mod segment;
+mod set_statement;
 mod shape;
 mod stamp;
 mod statement;
 mod truncate;
 
 pub use error::{FailedChange, TargetError};
-pub use open::{PgTarget, TargetOptions};
+pub use open::{ApplyOrder, PgTarget, TargetOptions};
 pub use probe::PgFlushProbe;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use relevo_catalog::{ColumnIdentity, ColumnInfo, Generated, TableInfo, TableKind, TableName};
-use relevo_model::Relation;
+use relevo_model::{Relation, ReplicaIdentity};
 
 use crate::error::TargetError;
 
@@ -19,10 +19,15 @@ pub(crate) struct TableMap {
     pub(crate) table: TableInfo,
     /// For each column of the relation, the place in `table.columns`.
     columns: Vec<usize>,
+    /// For each column of the table, the relation's column that fills it.
+    sources: Vec<Option<usize>>,
     /// The places, in the relation, of the columns that identify a row.
     pub(crate) identity: Vec<usize>,
     /// Whether a unique key of the target lies within the identity: then at most one row can match.
     pub(crate) identity_is_unique: bool,
+    /// The source sends whole old rows, and a key of the target names the one that is meant, so that the other columns
+    /// need not be looked at.
+    pub(crate) full_by_key: bool,
     /// The batch in which the target's catalog was read.
     pub(crate) read_in_batch: u64,
     /// What the catalog's rows about the table were then, see [`crate::stamp`].
@@ -56,22 +61,28 @@ impl TableMap {
         if !missing.is_empty() {
             return Err(TargetError::MissingColumns { table: table.name, columns: missing });
         }
-        let identity: Vec<usize> = relation
+        let mut identity: Vec<usize> = relation
             .columns
             .iter()
             .enumerate()
             .filter(|(_, column)| column.identity)
             .map(|(index, _)| index)
             .collect();
+        let key = (relation.replica_identity == ReplicaIdentity::Full).then(|| key_of(relation, &table));
+        let full_by_key = key.flatten().map(|key| identity = key).is_some();
         let identity_is_unique = table.unique_keys.iter().any(|key| {
             key.iter().all(|name| identity.iter().any(|index| relation.columns[*index].name == *name))
         });
+        let mut sources = vec![None; table.columns.len()];
+        columns.iter().enumerate().for_each(|(index, at)| sources[*at] = Some(index));
         Ok(Self {
             relation: Arc::clone(relation),
             table,
             columns,
+            sources,
             identity,
             identity_is_unique,
+            full_by_key,
             read_in_batch,
             stamp,
         })
@@ -84,7 +95,31 @@ impl TableMap {
 
     /// The relation's column that fills this column of the target, if there is one.
     pub(crate) fn source_of(&self, target_index: usize) -> Option<usize> {
-        self.columns.iter().position(|at| *at == target_index)
+        self.sources[target_index]
+    }
+
+    /// The relation's column that fills each column of the target, in the target's order.
+    pub(crate) fn sources(&self) -> &[Option<usize>] {
+        &self.sources
+    }
+
+    /// Whether the relation says everything that a row of the target holds and that can be written.
+    pub(crate) fn fills_rows(&self) -> bool {
+        let columns = self.table.columns.iter().zip(&self.sources);
+        columns.into_iter().all(|(column, source)| column.generated != Generated::None || source.is_some())
+    }
+
+    /// Whether changes of one row may become one: its identity names it here as it does on the source, and nothing
+    /// sees the changes one by one.
+    pub(crate) fn folds(&self) -> bool {
+        // An UPDATE cannot set such a column; the row's own statement gets around that.
+        let replaced = |index: &usize| self.is_always_identity(*index) && !self.identity.contains(index);
+        let whole_rows = self.relation.replica_identity == ReplicaIdentity::Full && !self.full_by_key;
+        self.identity_is_unique
+            && !whole_rows
+            && !self.table.fires_in_replica
+            && self.identity.iter().all(|index| self.equality(*index).is_some())
+            && !(0..self.columns.len()).any(|index| replaced(&index))
     }
 
     /// Whether an UPDATE may not set the column.
@@ -132,6 +167,18 @@ impl TableMap {
     }
 }
 
+/// The columns of the relation that make a key of the table by which a whole row is found, as native replication does
+/// (manual, *Logical Replication*, "Replica Identity"). A unique key with NULLs in it names nobody.
+fn key_of(relation: &Relation, table: &TableInfo) -> Option<Vec<usize>> {
+    table.unique_keys.iter().find_map(|key| {
+        let column = |name: &String| {
+            let required = table.column(name).is_some_and(|column| column.not_null);
+            relation.columns.iter().position(|column| column.name == *name).filter(|_| required)
+        };
+        key.iter().map(column).collect()
+    })
+}
+
 /// The table as a FROM item, without the children that inherit from an ordinary table.
 pub(crate) fn only(table: &TableInfo) -> String {
     match table.kind {
@@ -143,7 +190,7 @@ pub(crate) fn only(table: &TableInfo) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use relevo_model::{Column, RelationId, ReplicaIdentity};
+    use relevo_model::{Column, RelationId};
 
     /// A target column of a test; `type_oid` 23 is `integer`.
     pub(crate) fn column(name: &str, type_oid: u32) -> ColumnInfo {
@@ -238,6 +285,37 @@ pub(crate) mod tests {
         assert!(!TableMap::new(&relation(&["k", "b"]), wide, (0, 0)).unwrap().identity_is_unique);
         let none = table(vec![column("k", 23)], &[]);
         assert!(!TableMap::new(&relation(&["k"]), none, (0, 0)).unwrap().identity_is_unique);
+    }
+
+    #[test]
+    fn a_whole_row_is_found_by_a_key_that_is_never_null() {
+        let whole = |names: &[&str]| {
+            let relation = Relation { replica_identity: ReplicaIdentity::Full, ..(*relation(names)).clone() };
+            Arc::new(relation)
+        };
+        let required = |name| ColumnInfo { not_null: true, ..column(name, 23) };
+        let target = || table(vec![column("k", 23), required("b"), required("c")], &[&["k"], &["b", "c"]]);
+        let map = TableMap::new(&whole(&["k", "c", "b"]), target(), (0, 0)).unwrap();
+        assert_eq!((map.full_by_key, &map.identity[..], map.folds()), (true, &[2, 1][..], true));
+        let map = TableMap::new(&whole(&["k", "b"]), target(), (0, 0)).unwrap();
+        assert_eq!((map.full_by_key, &map.identity[..], map.folds()), (false, &[0][..], false));
+    }
+
+    #[test]
+    fn what_may_be_folded() {
+        let keyed = |columns: Vec<ColumnInfo>| {
+            TableMap::new(&relation(&["k", "b"]), table(columns, &[&["k"]]), (0, 0))
+        };
+        let map = keyed(vec![column("k", 23), column("b", 25)]).unwrap();
+        assert!(map.folds() && map.fills_rows());
+        let more = keyed(vec![column("k", 23), column("b", 25), column("c", 25)]).unwrap();
+        assert!(more.folds() && !more.fills_rows());
+        let always = |name| ColumnInfo { identity: ColumnIdentity::Always, ..column(name, 23) };
+        assert!(keyed(vec![always("k"), column("b", 25)]).unwrap().folds());
+        assert!(!keyed(vec![column("k", 23), always("b")]).unwrap().folds());
+        let target = table(vec![column("k", 23), column("b", 25)], &[&["k"]]);
+        let seen = TableInfo { fires_in_replica: true, ..target };
+        assert!(!TableMap::new(&relation(&["k", "b"]), seen, (0, 0)).unwrap().folds());
     }
 
     #[test]

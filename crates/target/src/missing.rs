@@ -24,6 +24,14 @@ pub(crate) struct Missing {
     records: Vec<NewError>,
 }
 
+/// How much was noted at some moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    batch: u64,
+    unrecorded: u64,
+    records: usize,
+}
+
 impl Missing {
     /// Notes a row that was not there.
     pub(crate) fn note(&mut self, flow: &FlowName, item: &Item<'_>, map: &TableMap) {
@@ -43,6 +51,17 @@ impl Missing {
             commit_lsn: Some(item.header.commit_lsn),
             message: format!("{operation}: row {key} is not on the target; the change was skipped"),
         });
+    }
+
+    /// What was noted by now.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { batch: self.batch, unrecorded: self.unrecorded, records: self.records.len() }
+    }
+
+    /// Forgets what was noted since: the changes are applied once more.
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        (self.batch, self.unrecorded) = (mark.batch, mark.unrecorded);
+        self.records.truncate(mark.records);
     }
 
     /// How many there were in the batch that ends now.

@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Statement};
 use tracing::{debug, info, warn};
 
+use crate::distrust::Distrust;
 use crate::error::TargetError;
 use crate::known::Known;
 use crate::missing::Missing;
@@ -76,6 +77,19 @@ pub struct TargetOptions {
     /// The server process of an earlier session of this same Relevo, if there was one: it may be ended when it
     /// still holds the flow.
     pub previous_pid: Option<i32>,
+    /// How the changes of a batch are sent.
+    pub order: ApplyOrder,
+}
+
+/// How the changes of a batch are sent. The rows are the same in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ApplyOrder {
+    /// What the changes of a row amount to, one statement for many rows; in order where that is not safe, and when it
+    /// fails.
+    #[default]
+    Sets,
+    /// Always one by one, as the source made them.
+    Strict,
 }
 
 /// Sizes that say where the records of a WAL can end, in bytes.
@@ -96,6 +110,9 @@ pub struct PgTarget {
     pub(crate) missing: Missing,
     /// The tables of the transaction that is open or about to be.
     pub(crate) touched: Touched,
+    pub(crate) order: ApplyOrder,
+    /// Tables that go in order for a while.
+    pub(crate) distrust: Distrust,
     pub(crate) check: Statement,
     pub(crate) advance: Statement,
     /// Asks how far the WAL was written; `None` when commits wait for their flush.
@@ -107,6 +124,8 @@ pub struct PgTarget {
     pub(crate) in_transaction: bool,
     /// A batch failed or was interrupted.
     pub(crate) spent: bool,
+    /// The session does not understand the server any more.
+    pub(crate) broken: bool,
 }
 
 impl PgTarget {
@@ -117,7 +136,7 @@ impl PgTarget {
     /// `session_replication_role`; [`TargetError::NoProgress`] before the copy is complete;
     /// [`TargetError::OtherSource`] when the progress belongs to another source.
     pub async fn open(info: &ConnInfo, options: TargetOptions) -> Result<Self, TargetError> {
-        let TargetOptions { flow, source, synchronous_commit, previous_pid } = options;
+        let TargetOptions { flow, source, synchronous_commit, previous_pid, order } = options;
         // The server stops reading while a change waits for a lock, with a window of others already on their way.
         let session = connect(&info.patient_writes(), &flow).await?;
         let (wal, asynchronous) = prepare_session(&session, synchronous_commit).await?;
@@ -143,6 +162,8 @@ impl PgTarget {
             known: Known::default(),
             missing: Missing::default(),
             touched: Touched::default(),
+            order,
+            distrust: Distrust::default(),
             check,
             advance,
             insert_position: asynchronous.then_some(insert_position),
@@ -150,6 +171,7 @@ impl PgTarget {
             batch_number: 0,
             in_transaction: false,
             spent: false,
+            broken: false,
         })
     }
 

@@ -1,8 +1,9 @@
 //! One batch on its way: its changes sent in the source's order, and the answers taken in the same order.
 //!
-//! Changes go row by row; only runs of inserts into one table go by COPY. What may not enter: how the SQL for a
-//! change looks, and when a transaction begins and ends.
+//! Here changes go row by row; only runs of inserts into one table go by COPY. [`crate::by_sets`] sends what many changes
+//! amount to. What may not enter: how the SQL for a change looks, and when a transaction begins and ends.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,20 +11,22 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use relevo_catalog::TableName;
-use relevo_model::{Change, FlowName, Progress, QualifiedName, Relation, SourceLsn, TargetLsn};
+use relevo_model::{Cell, Change, FlowName, Progress, QualifiedName, Relation, SourceLsn, TargetLsn};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{PgLsn, ToSql};
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::{Client, CopyInSink, Error, Statement};
 use tracing::info;
 
 use crate::blame::{Item, column_of_statement, line_of_copy, operation, size_bytes};
 use crate::cell::RawCell;
 use crate::copy;
+use crate::distrust::Distrust;
 use crate::error::{FailedChange, TargetError, is_altered, is_read_only};
 use crate::flight::{Flight, Reply};
 use crate::known::{Known, Prepared, same};
 use crate::mapping::TableMap;
 use crate::missing::Missing;
+use crate::segment::COPY_CHUNK_BYTES;
 use crate::shape::Shape;
 use crate::stamp::{Touched, stamp};
 use crate::statement::{RowOf, Slot, Sql};
@@ -31,9 +34,6 @@ use crate::truncate::emptying;
 
 /// From how many inserts in a row COPY pays for the extra round trip of its start.
 const COPY_FROM_ROWS: usize = 16;
-/// How much COPY data goes in one message, in bytes.
-const COPY_CHUNK_BYTES: usize = 64 << 10;
-
 const FLUSH_THIS: &str = "SET LOCAL synchronous_commit = on";
 
 /// What a request under way was for.
@@ -43,7 +43,9 @@ pub(crate) enum Tag<'a> {
     /// One row change.
     Row { item: Item<'a>, map: Arc<TableMap>, slots: Arc<[Slot]> },
     /// Inserts by COPY.
-    Copy { items: &'a [Item<'a>], map: Arc<TableMap> },
+    Copy { items: Vec<Item<'a>>, map: Arc<TableMap> },
+    /// What changes amount to.
+    Net { map: Arc<TableMap>, operation: &'static str, expected: u64 },
     /// Emptying tables, of which the first is named.
     Truncate { item: Item<'a>, map: Arc<TableMap> },
     /// Whether the tables are as they were.
@@ -59,15 +61,20 @@ pub(crate) struct Run<'a> {
     pub(crate) known: &'a mut Known,
     pub(crate) missing: &'a mut Missing,
     pub(crate) touched: &'a mut Touched,
+    pub(crate) distrust: &'a Distrust,
     pub(crate) flight: Flight<'a, Tag<'a>>,
     pub(crate) batch_number: u64,
     /// How far the target's WAL was written after the commit.
     pub(crate) written_to: Option<TargetLsn>,
+    /// Whether the session must outlive an error, see [`Run::begin_copy`].
+    pub(crate) can_fail: bool,
+    /// The session did not outlive it.
+    pub(crate) broken: &'a mut bool,
 }
 
 impl<'a> Run<'a> {
     /// Sends a request, and takes answers when many are under way.
-    async fn send(
+    pub(crate) async fn send(
         &mut self,
         tag: Tag<'a>,
         bytes: usize,
@@ -91,6 +98,9 @@ impl<'a> Run<'a> {
             {
                 self.missing.note(self.flow, &item, &map);
             }
+            (Ok(Reply::Rows(found)), Tag::Net { map, operation, expected }) if found != expected => {
+                return Err(TargetError::SetCount { table: map.name().clone(), operation, expected, found });
+            }
             (Ok(Reply::Position(position)), _) => self.written_to = Some(position),
             (Ok(Reply::Rows(_) | Reply::Done), _) => {}
         }
@@ -98,7 +108,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes all answers.
-    async fn land(&mut self) -> Result<(), TargetError> {
+    pub(crate) async fn land(&mut self) -> Result<(), TargetError> {
         while self.settle().await? {}
         Ok(())
     }
@@ -119,7 +129,8 @@ impl<'a> Run<'a> {
         self.send(Tag::Session(action), sql.len(), request).await
     }
 
-    pub(crate) async fn changes(&mut self, items: &'a [Item<'a>]) -> Result<(), TargetError> {
+    /// Sends changes one by one.
+    pub(crate) async fn changes(&mut self, items: &[Item<'a>]) -> Result<(), TargetError> {
         let mut rest = items;
         while let Some((item, after)) = rest.split_first() {
             match item.change {
@@ -158,22 +169,44 @@ impl<'a> Run<'a> {
 
     async fn row(&mut self, map: Arc<TableMap>, item: Item<'a>) -> Result<(), TargetError> {
         let Some(shape) = Shape::of(&map, item.change)? else { return Ok(()) };
-        let Prepared { statement, slots } = self.statement(&map, shape, &item).await?;
-        let cells = cells(item.change, &slots)?;
+        let tag = || Tag::Row { item, map: Arc::clone(&map), slots: Arc::default() };
+        let Prepared { statement, slots } = self.statement(&map, shape, tag).await?;
+        let cells = cells(item.change, &slots)?.into_iter().map(|cell| RawCell(Cow::Borrowed(cell)));
         let client = self.client;
         let request = async move { client.execute_raw(&statement, cells).await.map(Reply::Rows) };
         self.send(Tag::Row { item, map, slots }, size_bytes(item.change), request).await
     }
 
-    async fn copy(&mut self, map: Arc<TableMap>, items: &'a [Item<'a>]) -> Result<(), TargetError> {
-        let Some(first) = items.first() else { return Ok(()) };
+    async fn copy(&mut self, map: Arc<TableMap>, items: &[Item<'a>]) -> Result<(), TargetError> {
         for item in items {
             Shape::of(&map, item.change)?;
         }
-        let Prepared { statement, .. } = self.statement(&map, Shape::Copy, first).await?;
+        let tag = || Tag::Copy { items: items.to_vec(), map: Arc::clone(&map) };
+        let Prepared { statement, .. } = self.statement(&map, Shape::Copy, tag).await?;
+        let (tag, items) = (tag(), items.to_vec());
+        if self.can_fail {
+            let sink = self.begin_copy(&statement).await?.map_err(|source| self.blame(tag, source))?;
+            let tag = Tag::Copy { items: items.clone(), map: Arc::clone(&map) };
+            return self.send(tag, COPY_CHUNK_BYTES, copy_rows(sink, items)).await;
+        }
         let client = self.client;
         // Runs until the server is ready for data, and is finished when its turn comes.
-        self.send(Tag::Copy { items, map }, COPY_CHUNK_BYTES, copy_rows(client, statement, items)).await
+        let request = async move { copy_rows(client.copy_in(&statement).await?, items).await };
+        self.send(tag, COPY_CHUNK_BYTES, request).await
+    }
+
+    /// Begins a COPY with nothing else under way, and waits until the server takes data.
+    ///
+    /// A COPY that the server refuses to begin, be it only because an earlier statement has failed, leaves tokio-postgres
+    /// with one answer more than it expects, and the session is of no use any more.
+    pub(crate) async fn begin_copy(
+        &mut self,
+        statement: &Statement,
+    ) -> Result<Result<CopyInSink<Bytes>, Error>, TargetError> {
+        self.land().await?;
+        let begun = self.client.copy_in(statement).await;
+        *self.broken |= begun.is_err();
+        Ok(begun)
     }
 
     async fn truncate(
@@ -277,7 +310,7 @@ impl<'a> Run<'a> {
     }
 
     /// The table that the relation means, which the transaction touches from now on.
-    async fn map(&mut self, relation: &Arc<Relation>) -> Result<Arc<TableMap>, TargetError> {
+    pub(crate) async fn map(&mut self, relation: &Arc<Relation>) -> Result<Arc<TableMap>, TargetError> {
         if let Some(map) = self.known.map(relation) {
             self.touched.add(map);
             return Ok(Arc::clone(map));
@@ -297,12 +330,12 @@ impl<'a> Run<'a> {
         Ok(map)
     }
 
-    /// The statement for the shape, prepared when it is the first time.
-    async fn statement(
+    /// The statement for the shape, prepared when it is the first time. `tag` says what it is for.
+    pub(crate) async fn statement(
         &mut self,
         map: &TableMap,
         shape: Shape,
-        item: &Item<'a>,
+        tag: impl FnOnce() -> Tag<'a>,
     ) -> Result<Prepared, TargetError> {
         let key = (map.relation.id, shape);
         if let Some(prepared) = self.known.statement(&key) {
@@ -311,14 +344,14 @@ impl<'a> Run<'a> {
         self.land().await?;
         let sql = Sql::new(map, &key.1);
         let prepared = self.client.prepare_typed(&sql.text, &sql.types(map)).await;
-        let statement = prepared.map_err(|source| self.failed(item.failed(map, None), map, source))?;
+        let statement = prepared.map_err(|source| self.blame(tag(), source))?;
         let prepared = Prepared { statement, slots: sql.slots.into() };
         self.known.learn_statement(key, prepared.clone());
         Ok(prepared)
     }
 
     /// Says which change an error is about.
-    fn blame(&self, tag: Tag<'a>, source: Error) -> TargetError {
+    pub(crate) fn blame(&self, tag: Tag<'a>, source: Error) -> TargetError {
         let (change, map): (FailedChange, _) = match tag {
             Tag::Session(action) => return TargetError::session(action)(source),
             Tag::Check => {
@@ -334,6 +367,9 @@ impl<'a> Run<'a> {
                 } else {
                     TargetError::session("recording the progress")(source)
                 };
+            }
+            Tag::Net { map, operation, .. } => {
+                return TargetError::Set { table: map.name().clone(), operation, source };
             }
             Tag::Row { item, map, slots } => {
                 let column = source.as_db_error().and_then(|error| column_of_statement(error, &map, &slots));
@@ -378,7 +414,7 @@ fn run_of_inserts(items: &[Item<'_>], relation: &Arc<Relation>) -> usize {
 }
 
 /// The parameters in the order of the statement.
-fn cells<'a>(change: &'a Change, slots: &[Slot]) -> Result<Vec<RawCell<'a>>, TargetError> {
+pub(crate) fn cells<'a>(change: &'a Change, slots: &[Slot]) -> Result<Vec<&'a Cell>, TargetError> {
     let (old, new) = match change {
         Change::Insert { new, .. } => (None, Some(new)),
         Change::Update { old, new, .. } => (old.as_ref().map(|old| old.row()), Some(new)),
@@ -389,7 +425,7 @@ fn cells<'a>(change: &'a Change, slots: &[Slot]) -> Result<Vec<RawCell<'a>>, Tar
         .iter()
         .map(|slot| {
             let row = if slot.row == RowOf::Old { old } else { new };
-            row.and_then(|row| row.0.get(slot.column)).map(RawCell)
+            row.and_then(|row| row.0.get(slot.column))
         })
         .collect::<Option<_>>()
         .ok_or_else(|| TargetError::Contract(operation_lacks_row(change)))
@@ -403,12 +439,12 @@ fn operation_lacks_row(change: &Change) -> &'static str {
     }
 }
 
-async fn copy_rows(client: &Client, statement: Statement, items: &[Item<'_>]) -> Result<Reply, Error> {
-    let mut sink = pin!(client.copy_in::<_, Bytes>(&statement).await?);
+async fn copy_rows(sink: CopyInSink<Bytes>, items: Vec<Item<'_>>) -> Result<Reply, Error> {
+    let mut sink = pin!(sink);
     let mut chunk = BytesMut::with_capacity(COPY_CHUNK_BYTES + COPY_CHUNK_BYTES / 4);
     for item in items {
         if let Change::Insert { new, .. } = item.change {
-            copy::put_row(new, &mut chunk);
+            copy::put_row(new.0.iter(), &mut chunk);
         }
         if chunk.len() >= COPY_CHUNK_BYTES {
             sink.feed(chunk.split().freeze()).await?;

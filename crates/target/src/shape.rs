@@ -30,10 +30,15 @@ impl Mask {
     }
 
     fn of(row: &Row, wanted: impl Fn(&Cell) -> bool) -> Self {
+        let places = row.0.iter().enumerate();
+        places.filter(|(_, cell)| wanted(cell)).map(|(index, _)| index).collect()
+    }
+}
+
+impl FromIterator<usize> for Mask {
+    fn from_iter<I: IntoIterator<Item = usize>>(places: I) -> Self {
         let mut mask = Self::default();
-        for (index, _) in row.0.iter().enumerate().filter(|(_, cell)| wanted(cell)) {
-            mask.insert(index);
-        }
+        places.into_iter().for_each(|index| mask.insert(index));
         mask
     }
 }
@@ -102,6 +107,7 @@ impl Shape {
 
     fn find(map: &TableMap, old: Option<&OldRow>, new: Option<&Row>) -> Result<Find, TargetError> {
         let (row, find) = match (old, new) {
+            (Some(OldRow::Full(row)), _) if map.full_by_key => (row, Find::OldKey),
             (Some(OldRow::Full(row)), _) => {
                 check_width(map, row)?;
                 return Ok(Find::WholeRow {

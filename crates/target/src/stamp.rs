@@ -42,7 +42,7 @@ pub(crate) async fn prepare_check(client: &Client) -> Result<Statement, Error> {
 }
 
 /// The tables that the transaction has touched, by their OIDs.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Touched(BTreeMap<u32, Arc<TableMap>>);
 
 impl Touched {

@@ -9,7 +9,7 @@ use relevo_connect::ConnInfo;
 use relevo_model::{ChangeTarget, Fault, FaultClass, FlowName, Side, SourceIdentity};
 use relevo_pipeline::{Flow, FlowOptions, Opened, Sessions};
 use relevo_source::{PgSource, SourceMonitor, StartOptions};
-use relevo_target::{PgFlushProbe, PgTarget, TargetError, TargetOptions};
+use relevo_target::{ApplyOrder, PgFlushProbe, PgTarget, TargetError, TargetOptions};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -113,6 +113,7 @@ impl Sessions for Ends {
             source: self.identity.clone(),
             synchronous_commit: self.synchronous_commit,
             previous_pid: self.previous_pid,
+            order: ApplyOrder::Sets,
         };
         // A lock may be waited for as long as it takes, but not a server that is silent.
         let server = [Server { info: self.target.clone(), side: Side::Target }];

@@ -9,7 +9,7 @@ use relevo_model::{
     Applied, Batch, Cell, Change, ChangeTarget, Column, FlowName, OldRow, Relation, RelationId,
     ReplicaIdentity, Row, SourceIdentity, SourceLsn, Timestamp, TransactionHeader, TransactionPart, Xid,
 };
-use relevo_target::{PgTarget, TargetError, TargetOptions};
+use relevo_target::{ApplyOrder, PgTarget, TargetError, TargetOptions};
 use relevo_tests::{Cluster, Database, Version};
 use tokio::sync::OnceCell;
 
@@ -42,7 +42,13 @@ pub fn source() -> SourceIdentity {
 }
 
 pub fn options() -> TargetOptions {
-    TargetOptions { flow: flow(), source: source(), synchronous_commit: false, previous_pid: None }
+    TargetOptions {
+        flow: flow(),
+        source: source(),
+        synchronous_commit: false,
+        previous_pid: None,
+        order: ApplyOrder::Sets,
+    }
 }
 
 impl Fixture {

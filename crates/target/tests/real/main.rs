@@ -9,5 +9,6 @@ mod fixture;
 mod full;
 mod rows;
 mod session;
+mod sets;
 mod truncate;
 mod types;
