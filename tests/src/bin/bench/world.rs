@@ -124,8 +124,10 @@ impl Prepared<'_> {
     /// Relevo's command for this flow.
     pub fn relevo(&self) -> Relevo {
         let urls = (self.servers.source.url(DATABASE), self.servers.target.url(RELEVO));
+        // In a folder that ends with the server. An option still wins.
+        let spool = self.servers.target.socket_folder().join("spool");
         let run = RelevoBuilder::run(&urls.0, &urls.1).name(DATABASE);
-        run.args(&self.settings.relevo_options).start()
+        run.env("RELEVO_SPOOL", &spool.to_string_lossy()).args(&self.settings.relevo_options).start()
     }
 
     /// Relevo's copy, the same again for the subscription, and the slots. The source rests meanwhile.

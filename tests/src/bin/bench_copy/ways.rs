@@ -106,7 +106,10 @@ pub async fn run(way: Way, world: &World, round: usize) -> Run {
 async fn relevo(world: &World, round: usize, before: Cpu, started: Instant) -> (f64, Cpu) {
     let jobs = world.settings.jobs.to_string();
     let urls = (world.source.url(DATABASE), world.target.url(DATABASE));
+    // In a folder that ends with the server. An option still wins.
+    let spool = world.target.socket_folder().join("spool");
     let run = RelevoBuilder::run(&urls.0, &urls.1).name("bench").args(["--copy-jobs", &jobs]);
+    let run = run.env("RELEVO_SPOOL", &spool.to_string_lossy());
     let mut relevo = run.args(&words("RELEVO_OPTIONS")).start();
     relevo.wait_for_status("state streaming", PATIENCE, |status| status["state"] == "streaming").await;
     let result = (started.elapsed().as_secs_f64(), Cpu::now(world, Some(relevo.pid())).since(before));
