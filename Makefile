@@ -5,7 +5,7 @@ CARGO ?= cargo
 NO_INPUT := </dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch build test demo bench-copy soak fmt lint docs ci clean
+.PHONY: help fetch build test demo bench bench-copy soak fmt lint docs ci clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ test: fetch build ## Run the unit, property and end-to-end tests.
 
 demo: fetch build ## Show a standby that follows its master through load and a SIGKILL.
 	@$(CARGO) run --quiet --package relevo-tests --bin demo $(NO_INPUT)
+
+bench: fetch ## Time the apply against a native subscription: make bench VERSIONS="15 18" WORKLOADS="tpcb hot" SCALE=1 ROUNDS=2.
+	$(CARGO) build --release --package relevo-cli --package relevo-tests --bins $(NO_INPUT)
+	@$${CARGO_TARGET_DIR:-target}/release/bench $(NO_INPUT)
 
 bench-copy: fetch ## Time the copy against pgcopydb, a native subscription and the floor: make bench-copy SCALE=50 ROUNDS=2 JOBS=2.
 	@bash tests/tools/fetch.sh pgcopydb $(NO_INPUT)

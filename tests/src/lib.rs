@@ -18,6 +18,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness fails by panicking")]
 
+pub mod bench;
 pub mod certificates;
 pub mod cluster;
 pub mod compare;

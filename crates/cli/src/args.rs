@@ -7,8 +7,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use relevo_model::FlowName;
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use relevo_model::{FlowName, SourceLsn};
 
 /// Keeps a PostgreSQL standby database current by logical replication.
 ///
@@ -38,6 +38,8 @@ pub enum Command {
     Tables(TablesArgs),
     /// List what went wrong without stopping the flow, newest first.
     Errors(ErrorsArgs),
+    /// Return when the target has applied a position of the source: who has written there reads it here.
+    Wait(WaitArgs),
     /// Forget how far the flow is and drop its slot: the next `relevo run` empties its tables on the target and
     /// copies them anew.
     Reset(ResetArgs),
@@ -264,6 +266,28 @@ pub struct ErrorsArgs {
     /// Remove them, and all older ones of the flow, once they are shown. Those that come meanwhile stay.
     #[arg(long)]
     pub clear: bool,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `relevo wait`.
+#[derive(Args)]
+#[command(group(ArgGroup::new("position").required(true).args(["lsn", "now"])))]
+pub struct WaitArgs {
+    /// Which flow.
+    #[command(flatten)]
+    pub flow: FlowArgs,
+    /// For this position, such as pg_current_wal_insert_lsn() has said on the source after a commit. The source is not
+    /// asked, and need not be named.
+    #[arg(long, value_name = "LSN")]
+    pub lsn: Option<SourceLsn>,
+    /// For all that was committed on the source when this command was called.
+    #[arg(long)]
+    pub now: bool,
+    /// How long to wait before that is a failure (exit code 1). Default: 60s.
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<jiff::SignedDuration>,
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,

@@ -30,7 +30,7 @@ pub async fn run(args: &ErrorsArgs, file: &File) -> Result<(), CliError> {
     let settings = file.flow(&args.flow)?;
     let mut target =
         connect::session(&settings.target, Side::Target).await.map_err(|e| CliError::from_fault(&e))?;
-    let flow = status::flow_on_target(&settings, &target).await?;
+    let flow = status::flow_on_target(settings.name.as_ref(), &target).await?;
     let failed = |error: relevo_state::StateError| CliError::failed(format!("target: {error}"));
     let sql_failed = |error: tokio_postgres::Error| {
         CliError::failed(format!("target: reading the errors: {}", relevo_connect::describe(&error)))

@@ -13,6 +13,7 @@ mod run;
 mod settings;
 mod status;
 mod tables;
+mod wait;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -71,6 +72,7 @@ fn dispatch(cli: &Cli, file: File) -> Result<(), CliError> {
             Command::Check(args) => check::run(args, &file).await,
             Command::Tables(args) => tables::run(args, &file).await,
             Command::Errors(args) => errors::run(args, &file).await,
+            Command::Wait(args) => wait::run(args, &file).await,
             Command::Reset(args) => reset::run(args, &file).await,
         }
     });
@@ -86,6 +88,7 @@ fn config(command: &Command) -> Option<&Path> {
         Command::Check(args) => &args.flow,
         Command::Tables(args) => &args.flow,
         Command::Errors(args) => &args.flow,
+        Command::Wait(args) => &args.flow,
         Command::Reset(args) => &args.flow,
     };
     flow.config.as_deref()

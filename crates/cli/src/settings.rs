@@ -2,6 +2,8 @@
 //!
 //! Every default stands here, once. What may not enter: anything that connects.
 
+mod wait;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -18,6 +20,8 @@ use serde::Deserialize;
 use crate::args::{FlowArgs, LogFormat, PatternArgs, RunArgs, SchemaArg, SynchronousCommitArg, TableArgs};
 use crate::error::CliError;
 use crate::redact::{redact, redact_all};
+
+pub use wait::{Position, WaitSettings};
 
 const DEFAULT_HTTP_LISTEN: SocketAddr =
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9187));
@@ -242,14 +246,26 @@ impl File {
     /// # Errors
     /// [`CliError::Usage`]: a database is not named, or its URL is not one.
     pub fn flow(&self, args: &FlowArgs) -> Result<FlowSettings, CliError> {
-        if let Some(name) = &args.node {
-            return Err(no_nodes(&format!("--node {name} (or RELEVO_NODE)")));
-        }
+        let name = self.flow_name(args)?;
         Ok(FlowSettings {
-            source: endpoint(Side::Source, args.source.as_deref(), self.source.as_ref())?,
-            target: endpoint(Side::Target, args.target.as_deref(), self.target.as_ref())?,
-            name: args.name.clone().or_else(|| self.name.as_ref().map(|name| name.0.clone())),
+            source: self.endpoint_of(Side::Source, args)?,
+            target: self.endpoint_of(Side::Target, args)?,
+            name,
         })
+    }
+
+    fn flow_name(&self, args: &FlowArgs) -> Result<Option<FlowName>, CliError> {
+        match &args.node {
+            Some(name) => Err(no_nodes(&format!("--node {name} (or RELEVO_NODE)"))),
+            None => Ok(args.name.clone().or_else(|| self.name.as_ref().map(|name| name.0.clone()))),
+        }
+    }
+
+    fn endpoint_of(&self, side: Side, args: &FlowArgs) -> Result<ConnInfo, CliError> {
+        match side {
+            Side::Source => endpoint(side, args.source.as_deref(), self.source.as_ref()),
+            Side::Target => endpoint(side, args.target.as_deref(), self.target.as_ref()),
+        }
     }
 
     /// The tables, from options and the file.

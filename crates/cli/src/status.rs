@@ -116,7 +116,7 @@ pub async fn run(args: &StatusArgs, file: &File) -> Result<(), CliError> {
 ///
 /// # Errors
 /// [`CliError::Failed`]: there is none, or none of that name; [`CliError::Usage`]: there is more than one.
-pub async fn flow_on_target(settings: &FlowSettings, target: &SqlSession) -> Result<FlowName, CliError> {
+pub async fn flow_on_target(wanted: Option<&FlowName>, target: &SqlSession) -> Result<FlowName, CliError> {
     let failed = |error: relevo_state::StateError| CliError::failed(format!("target: {error}"));
     if relevo_state::installed_version(&**target).await.map_err(failed)?.is_none() {
         return Err(CliError::failed(
@@ -125,7 +125,7 @@ pub async fn flow_on_target(settings: &FlowSettings, target: &SqlSession) -> Res
     }
     let mut flows: Vec<FlowName> =
         relevo_state::flows(&**target).await.map_err(failed)?.into_iter().map(|flow| flow.name).collect();
-    let Some(wanted) = &settings.name else { return only(flows, "the target") };
+    let Some(wanted) = wanted else { return only(flows, "the target") };
     flows.retain(|name| name == wanted);
     flows.pop().ok_or_else(|| CliError::failed(format!("the target knows of no flow {wanted}")))
 }
@@ -161,7 +161,7 @@ async fn flow_of(
             let target = relevo_catalog::server(target).await.map_err(failed)?;
             Ok(connect::flow_name(None, &source, &target))
         }
-        (None, None, Some(target)) => flow_on_target(settings, target).await,
+        (None, None, Some(target)) => flow_on_target(None, target).await,
         (None, Some(source), None) => {
             let rows = source.query(SLOTS, &[]).await.map_err(|error| sql_failed(Side::Source, &error))?;
             let name =

@@ -34,15 +34,24 @@ fn help_and_version_are_there_for_every_command() {
     let help = relevo(&["--help"]).finish().expect_code(0).stdout;
     assert_says(
         &help,
-        &["run", "status", "check", "tables", "errors", "reset", "Exit codes: 0 done; 1 failed; 2 usage"],
+        &[
+            "run",
+            "status",
+            "check",
+            "tables",
+            "errors",
+            "wait",
+            "reset",
+            "Exit codes: 0 done; 1 failed; 2 usage",
+        ],
     );
-    for command in ["run", "status", "check", "tables", "errors", "reset"] {
+    for command in ["run", "status", "check", "tables", "errors", "wait", "reset"] {
         let help = relevo(&[command, "--help"]).finish().expect_code(0).stdout;
         assert_says(
             &help,
             &["--source", "RELEVO_SOURCE_URL", "--target", "--config", "--name", "--log-format"],
         );
-        let json = ["status", "check", "tables", "errors"].contains(&command);
+        let json = ["status", "check", "tables", "errors", "wait"].contains(&command);
         assert_eq!(help.contains("--json"), json, "every reading command has --json: {command}");
     }
     let version = relevo(&["--version"]).finish().expect_code(0).stdout;

@@ -23,4 +23,5 @@ mod sequences;
 mod smoke;
 mod tables;
 mod values;
+mod waiting;
 mod warnings;

@@ -6,30 +6,21 @@
 //! that is not whole is an error.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
-mod chart;
 mod floor;
 mod measure;
 mod report;
-mod tool;
 mod ways;
 mod world;
 
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
+use relevo_tests::bench;
 use ways::Way;
 use world::{Settings, World};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut interrupt = signal(SignalKind::interrupt()).expect("a handler for SIGINT");
-    let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM");
-    // When a signal comes, the benchmark is dropped with everything that it started.
-    tokio::select! {
-        () = benchmark() => ExitCode::SUCCESS,
-        _ = interrupt.recv() => ExitCode::from(130),
-        _ = terminate.recv() => ExitCode::from(143),
-    }
+    bench::until_a_signal(benchmark()).await
 }
 
 async fn benchmark() {

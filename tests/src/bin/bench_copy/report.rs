@@ -1,13 +1,12 @@
 //! What is printed and written: the circumstances, a line for each run, the comparison, JSON and a chart.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::PathBuf;
 
+use relevo_tests::bench::machine::processors;
+use relevo_tests::bench::{chart, files, words};
 use serde_json::{Value, json};
 
-use crate::chart;
-use crate::ways::{Run, Way, more_options, pgcopydb_version};
+use crate::ways::{Run, Way, pgcopydb_version};
 use crate::world::{VERSION, World};
 
 /// How much longer than the floor Relevo may take.
@@ -16,21 +15,6 @@ const FLOOR_BAR: f64 = 1.25;
 /// The header over [`line()`]s.
 pub const RUN_HEADER: &str =
     "round  way        seconds   processor seconds: tool  source  target  others   load before";
-
-/// The folder that everything is written to.
-fn folder() -> PathBuf {
-    let here = std::env::current_exe().expect("the path of the benchmark");
-    let target = here.parent().and_then(std::path::Path::parent).expect("cargo's target folder");
-    let folder = target.join("bench");
-    fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    folder
-}
-
-/// Writes a file into it.
-pub fn write_file(name: &str, text: &str) {
-    let path = folder().join(name);
-    fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-}
 
 /// What the figures depend on.
 pub fn circumstances(world: &World) -> String {
@@ -139,10 +123,6 @@ pub fn summary(runs: &[Run]) -> String {
     text
 }
 
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(0, usize::from)
-}
-
 /// Writes JSON and chart, and says where.
 pub fn write(world: &World, runs: &[Run]) {
     let figures = Figures::of(runs);
@@ -161,7 +141,7 @@ pub fn write(world: &World, runs: &[Run]) {
     let settings = &world.settings;
     let result = json!({
         "command": format!("make bench-copy SCALE={} ROUNDS={} JOBS={}", settings.scale, settings.rounds, settings.jobs),
-        "more_options": { "relevo": more_options("RELEVO_OPTIONS"), "pgcopydb": more_options("PGCOPYDB_OPTIONS") },
+        "more_options": { "relevo": words("RELEVO_OPTIONS"), "pgcopydb": words("PGCOPYDB_OPTIONS") },
         "postgresql": VERSION.full(),
         "pgcopydb": pgcopydb_version(),
         "processors": processors(),
@@ -170,12 +150,20 @@ pub fn write(world: &World, runs: &[Run]) {
         "runs": runs.iter().map(each).collect::<Vec<_>>(),
         "ratios": ratios,
     });
-    write_file("copy.json", &format!("{result:#}\n"));
-    let bars: Vec<chart::Bar<'_>> = figures
-        .iter()
-        .map(|figures| chart::Bar { name: figures.way.name(), seconds: &figures.seconds })
-        .collect();
-    let title = format!("Copy of {} MB, PostgreSQL {}", world.bytes / 1_000_000, VERSION.full());
-    write_file("copy.svg", &chart::draw(&title, &bars));
-    println!("Written: copy.json, copy.svg and Relevo's logs in {}", folder().display());
+    files::write("copy.json", &format!("{result:#}\n"));
+    let bar = |figures: &Figures| chart::Bar {
+        name: figures.way.name().to_owned(),
+        length: figures.least(),
+        strong: figures.way == Way::Relevo,
+        marks: figures.seconds.clone(),
+        note: format!("{:.1} s", figures.least()),
+    };
+    let bars: Vec<chart::Bar> = figures.iter().map(bar).collect();
+    let title = format!(
+        "Copy of {} MB, PostgreSQL {} (bar: quickest run; dots: all runs)",
+        world.bytes / 1_000_000,
+        VERSION.full()
+    );
+    files::write("copy.svg", &chart::draw(&title, &bars, None));
+    println!("Written: copy.json, copy.svg and Relevo's logs in {}", files::folder().display());
 }

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use relevo_tests::bench::machine::load_average;
+use relevo_tests::bench::{files, tool, words};
 use relevo_tests::{PASSWORD, RelevoBuilder, wait_until};
 
-use crate::measure::{Cpu, load_average};
+use crate::floor;
+use crate::measure::Cpu;
 use crate::world::{DATABASE, World, client_folder};
-use crate::{floor, report, tool};
 
 /// How long one copy may take.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -104,12 +106,15 @@ pub async fn run(way: Way, world: &World, round: usize) -> Run {
 async fn relevo(world: &World, round: usize, before: Cpu, started: Instant) -> (f64, Cpu) {
     let jobs = world.settings.jobs.to_string();
     let urls = (world.source.url(DATABASE), world.target.url(DATABASE));
+    // In a folder that ends with the server. An option still wins.
+    let spool = world.target.socket_folder().join("spool");
     let run = RelevoBuilder::run(&urls.0, &urls.1).name("bench").args(["--copy-jobs", &jobs]);
-    let mut relevo = run.args(&more_options("RELEVO_OPTIONS")).start();
+    let run = run.env("RELEVO_SPOOL", &spool.to_string_lossy());
+    let mut relevo = run.args(&words("RELEVO_OPTIONS")).start();
     relevo.wait_for_status("state streaming", PATIENCE, |status| status["state"] == "streaming").await;
     let result = (started.elapsed().as_secs_f64(), Cpu::now(world, Some(relevo.pid())).since(before));
     relevo.terminate();
-    report::write_file(&format!("relevo-{round}.log"), &relevo.stderr());
+    files::write(&format!("relevo-{round}.log"), &relevo.stderr());
     result
 }
 
@@ -122,7 +127,7 @@ async fn pgcopydb(world: &World) {
     pgcopydb.args(["clone", "--table-jobs", &jobs, "--index-jobs", &jobs, "--dir"]);
     pgcopydb.arg(folder.path().join("work"));
     pgcopydb.args(["--source", &world.source.url(DATABASE), "--target", &world.target.url(DATABASE)]);
-    pgcopydb.args(more_options("PGCOPYDB_OPTIONS"));
+    pgcopydb.args(words("PGCOPYDB_OPTIONS"));
     tool::run(pgcopydb).await;
 }
 
@@ -144,10 +149,4 @@ async fn native(world: &World) {
         world.tables.len()
     );
     wait_until("every table ready", PATIENCE, async || session.value::<bool>(&ready).await).await;
-}
-
-/// What somebody wants to try, such as `--split-tables-larger-than 128MB`.
-pub fn more_options(variable: &str) -> Vec<String> {
-    let options = std::env::var(variable).unwrap_or_default();
-    options.split_whitespace().map(str::to_owned).collect()
 }

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
+use relevo_tests::bench::{number, tool};
 use relevo_tests::install::client_bin;
 use relevo_tests::{Cluster, Pgbench, Version};
-
-use crate::tool;
 
 /// The database that is copied, and the one that it is copied to.
 pub const DATABASE: &str = "bench";
@@ -69,18 +68,7 @@ pub struct Settings {
 impl Settings {
     /// From SCALE, ROUNDS and JOBS.
     pub fn from_environment() -> Self {
-        fn number<T: std::str::FromStr + PartialOrd + From<u8>>(name: &str, usual: u8) -> T {
-            let Ok(text) = std::env::var(name) else { return usual.into() };
-            match text.parse() {
-                Ok(number) if number >= 1.into() => number,
-                _ => panic!("{name} must be a whole number from 1 on, not {text:?}"),
-            }
-        }
-        Self {
-            scale: number("SCALE", 50),
-            rounds: number::<u16>("ROUNDS", 2).into(),
-            jobs: number::<u16>("JOBS", 2).into(),
-        }
+        Self { scale: number("SCALE", 50, 1), rounds: number("ROUNDS", 2, 1), jobs: number("JOBS", 2, 1) }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use relevo_tests::process::{clean_environment, signal};
+use crate::process::{clean_environment, signal};
 use rustix::process::Signal;
 
 /// A program with a clean environment.
