@@ -18,6 +18,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How often the source is asked whether the stream has begun.
 const LOOK_FOR_START: Duration = Duration::from_millis(2);
 
+/// How often it is asked whether there is any hope.
+const ASK: Duration = Duration::from_secs(1);
+
 /// A way to get through a backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -109,7 +112,7 @@ async fn relevo(prepared: &Prepared<'_>, round: usize) -> Measured {
     let mut relevo = prepared.relevo();
     let pid = relevo.pid();
     let measured =
-        through(prepared, RELEVO_SLOT, RELEVO, Some(pid), started, async || alive(&mut relevo)).await;
+        through(prepared, RELEVO_SLOT, RELEVO, Some(pid), started, async || works(&mut relevo).await).await;
     relevo.terminate();
     let name = (prepared.servers.version.major(), prepared.workload.name);
     files::write(&format!("relevo-{}-{}-{round}.log", name.0, name.1), &relevo.stderr());
@@ -118,8 +121,15 @@ async fn relevo(prepared: &Prepared<'_>, round: usize) -> Measured {
     measured
 }
 
-fn alive(relevo: &mut Relevo) -> Result<(), String> {
-    relevo.try_exit().map_or(Ok(()), |status| Err(format!("relevo ended: {status}\n{}", relevo.stderr())))
+/// Whether there is any hope: a flow that has failed would be tried again for ever.
+async fn works(relevo: &mut Relevo) -> Result<(), String> {
+    if let Some(status) = relevo.try_exit() {
+        return Err(format!("relevo ended: {status}\n{}", relevo.stderr()));
+    }
+    match relevo.status().await {
+        Some(status) if status["state"] == "failed" => Err(format!("the flow has failed: {status}")),
+        _ => Ok(()),
+    }
 }
 
 async fn native(prepared: &Prepared<'_>) -> Measured {
@@ -141,7 +151,7 @@ async fn native(prepared: &Prepared<'_>) -> Measured {
     measured
 }
 
-/// Waits for the stream's beginning and for its end. `works` is asked about once a second whether there is any hope.
+/// Waits for the stream's beginning and for its end. `works` is asked whether there is any hope.
 async fn through(
     prepared: &Prepared<'_>,
     slot: &str,
@@ -156,7 +166,7 @@ async fn through(
     let (began, before) = (Instant::now(), Cpu::now(prepared.servers, tool, walsender));
     let mut asked = began;
     while !target.value::<bool>("SELECT count(*) > 0 FROM bench_marker").await {
-        if asked.elapsed() > Duration::from_secs(1) {
+        if asked.elapsed() > ASK {
             asked = Instant::now();
             works().await.unwrap_or_else(|why| panic!("{what}: {why}"));
         }
@@ -183,12 +193,16 @@ async fn walsender(
     started: Instant,
     works: &mut impl AsyncFnMut() -> Result<(), String>,
 ) -> u32 {
+    let mut asked = started;
     loop {
         let pid: Option<i32> = prepared.source.value(&active(slot)).await;
         if let Some(pid) = pid.and_then(|pid| u32::try_from(pid).ok()) {
             return pid;
         }
-        works().await.unwrap_or_else(|why| panic!("{slot}: {why}"));
+        if asked.elapsed() > ASK {
+            asked = Instant::now();
+            works().await.unwrap_or_else(|why| panic!("{slot}: {why}"));
+        }
         assert!(started.elapsed() < Duration::from_secs(60), "nobody streams from {slot} after a minute");
         tokio::time::sleep(LOOK_FOR_START).await;
     }
