@@ -152,7 +152,7 @@ impl<T: ChangeTarget> ChangeTarget for ArrivalTarget<T> {
             self.join_due().await?;
         }
         if batch.parts.is_empty() && batch.position.is_none() {
-            return Ok(Applied { position: None, durable_at: None, missing_rows: 0 });
+            return Ok(Applied { position: None, durable_at: None, missing_rows: 0, reapplied_changes: 0 });
         }
         let batch =
             if self.arrivals.waiting() == 0 && self.writers.is_empty() { batch } else { self.divert(batch)? };

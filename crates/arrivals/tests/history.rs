@@ -182,7 +182,7 @@ impl ChangeTarget for Memory {
         }
         if batch.unfinished() {
             self.open = Some(open);
-            return Ok(Applied { position: None, durable_at: None, missing_rows: 0 });
+            return Ok(Applied { position: None, durable_at: None, missing_rows: 0, reapplied_changes: 0 });
         }
         let position = batch.position.unwrap();
         assert!(position >= self.progress.applied);
@@ -190,7 +190,7 @@ impl ChangeTarget for Memory {
         open.following.extend(batch.joins);
         self.progress = open.progress.clone();
         *self.stored.lock().unwrap() = open;
-        Ok(Applied { position: Some(position), durable_at: None, missing_rows: 0 })
+        Ok(Applied { position: Some(position), durable_at: None, missing_rows: 0, reapplied_changes: 0 })
     }
 }
 

@@ -124,6 +124,8 @@ pub struct Applied {
     pub durable_at: Option<TargetLsn>,
     /// Rows that an update or delete did not find. They were logged, with their keys.
     pub missing_rows: u64,
+    /// Changes that were applied one by one after they could not be applied as sets.
+    pub reapplied_changes: u64,
 }
 
 /// Where committed transactions go.

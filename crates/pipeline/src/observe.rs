@@ -63,6 +63,8 @@ pub struct AppliedBatch {
     pub took: Duration,
     /// Rows that an update or delete did not find.
     pub missing_rows: u64,
+    /// Changes that were applied one by one after they could not be applied as sets.
+    pub reapplied_changes: u64,
 }
 
 /// One thing that happened in a flow.

@@ -273,6 +273,7 @@ impl<S: ChangeSource> Session<'_, S> {
         self.uncommitted.took += batch.since.elapsed();
         self.uncommitted.bytes += batch.bytes as u64;
         self.uncommitted.missing_rows += applied.missing_rows;
+        self.uncommitted.reapplied_changes += applied.reapplied_changes;
         self.uncommitted.commit_times.extend(batch.commit_times);
         let Some(position) = applied.position else { return Ok(()) };
 

@@ -52,7 +52,7 @@ impl PgTarget {
         if self.order == ApplyOrder::Strict || items.len() < FOLD_FROM {
             return self.apply_items(batch, &items, ApplyOrder::Strict).await;
         }
-        let (touched, missing) = (self.touched.clone(), self.missing.mark());
+        let (touched, missing, stages) = (self.touched.clone(), self.missing.mark(), self.stages.clone());
         match self.apply_items(batch, &items, ApplyOrder::Sets).await {
             Err(error) if error.is_worth_the_order() && !self.broken => {
                 info!(
@@ -63,9 +63,10 @@ impl PgTarget {
                     self.distrust.failed(table.clone(), self.batch_number);
                 }
                 self.take_back(&items).await?;
-                self.touched = touched;
+                (self.touched, self.stages) = (touched, stages);
                 self.missing.rewind(missing);
-                self.apply_items(batch, &items, ApplyOrder::Strict).await
+                let applied = self.apply_items(batch, &items, ApplyOrder::Strict).await?;
+                Ok(Applied { reapplied_changes: items.len() as u64, ..applied })
             }
             applied => applied,
         }
@@ -100,6 +101,9 @@ impl PgTarget {
             flight: Flight::new(),
             batch_number: self.batch_number,
             written_to: None,
+            // They are made for the transaction: for less than one in parts that costs more than it saves.
+            staged: self.may_stage && (self.in_transaction || batch.unfinished()),
+            stages: &mut self.stages,
             can_fail: order == ApplyOrder::Sets,
             broken: &mut self.broken,
         };
@@ -119,7 +123,8 @@ impl PgTarget {
         if batch.unfinished() {
             run.finish().await?;
             self.in_transaction = true;
-            return Ok(Applied { position: None, durable_at: None, missing_rows: self.missing.end_batch() });
+            let missing_rows = self.missing.end_batch();
+            return Ok(Applied { position: None, durable_at: None, missing_rows, reapplied_changes: 0 });
         }
         let ended = batch.parts.iter().rev().find(|part| part.end.is_some());
         // What a table has missed was committed on the source before what was applied last.
@@ -137,12 +142,14 @@ impl PgTarget {
         let written_to = run.finish().await?;
         self.in_transaction = false;
         self.touched.clear();
+        self.stages.clear();
         self.progress = next;
         self.missing.record(&self.session, &self.flow).await;
         Ok(Applied {
             position: Some(self.progress.applied),
             durable_at: written_to.map(|lsn| lsn.flush_bound(self.wal.block_bytes, self.wal.segment_bytes)),
             missing_rows: self.missing.end_batch(),
+            reapplied_changes: 0,
         })
     }
 

@@ -4,6 +4,7 @@
 //! what stands in its socket; it holds the lock until it ends. Only behind the lock is the stored progress final.
 //! What may not enter: changes.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use relevo_connect::{ConnInfo, Host, SessionSettings, SqlSession, connect_sql};
@@ -43,7 +44,8 @@ const ENCODING: &str = "SELECT pg_catalog.current_setting('server_encoding')";
 const NO_ENCODING: &str = "SET client_encoding = 'SQL_ASCII'";
 const SERVER: &str = "SELECT pg_catalog.current_setting('wal_block_size')::bigint, \
      pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')), \
-     pg_catalog.current_setting('synchronous_commit') = 'off', pg_catalog.pg_is_in_recovery()";
+     pg_catalog.current_setting('synchronous_commit') = 'off', pg_catalog.pg_is_in_recovery(), \
+     pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')";
 const INSERT_POSITION: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
 
 const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
@@ -111,6 +113,10 @@ pub struct PgTarget {
     /// The tables of the transaction that is open or about to be.
     pub(crate) touched: Touched,
     pub(crate) order: ApplyOrder,
+    /// The role may make temporary tables.
+    pub(crate) may_stage: bool,
+    /// The tables that have a temporary table in the transaction, by OID.
+    pub(crate) stages: HashSet<u32>,
     /// Tables that go in order for a while.
     pub(crate) distrust: Distrust,
     pub(crate) check: Statement,
@@ -139,7 +145,7 @@ impl PgTarget {
         let TargetOptions { flow, source, synchronous_commit, previous_pid, order } = options;
         // The server stops reading while a change waits for a lock, with a window of others already on their way.
         let session = connect(&info.patient_writes(), &flow).await?;
-        let (wal, asynchronous) = prepare_session(&session, synchronous_commit).await?;
+        let server = prepare_session(&session, synchronous_commit).await?;
         take_lock(&session, &flow, previous_pid).await?;
         let stored = relevo_state::progress(&*session, &flow).await?;
         let stored = stored.ok_or_else(|| TargetError::NoProgress { flow: flow.clone() })?;
@@ -163,11 +169,13 @@ impl PgTarget {
             missing: Missing::default(),
             touched: Touched::default(),
             order,
+            may_stage: server.may_stage,
+            stages: HashSet::new(),
             distrust: Distrust::default(),
             check,
             advance,
-            insert_position: asynchronous.then_some(insert_position),
-            wal,
+            insert_position: server.asynchronous.then_some(insert_position),
+            wal: server.wal,
             batch_number: 0,
             in_transaction: false,
             spent: false,
@@ -198,11 +206,16 @@ fn application_name(flow: &FlowName) -> String {
     format!("relevo_{flow}")
 }
 
-/// Sets what an apply session needs. Returns the WAL's sizes, and whether commits return before their flush.
-async fn prepare_session(
-    client: &SqlSession,
-    synchronous_commit: bool,
-) -> Result<(WalSizes, bool), TargetError> {
+/// What a session finds.
+struct Server {
+    wal: WalSizes,
+    /// Commits return before their flush.
+    asynchronous: bool,
+    may_stage: bool,
+}
+
+/// Sets what an apply session needs.
+async fn prepare_session(client: &SqlSession, synchronous_commit: bool) -> Result<Server, TargetError> {
     let error = || TargetError::session("setting up the session");
     client.batch_execute(REPLICA_ROLE).await.map_err(|source| match source.code() {
         Some(&SqlState::INSUFFICIENT_PRIVILEGE) => TargetError::ReplicaRole { source },
@@ -225,8 +238,11 @@ async fn prepare_session(
         return Err(TargetError::Standby { at: client.place().clone() });
     }
     let bytes = |index: usize| row.try_get::<_, i64>(index).map(i64::unsigned_abs).map_err(error());
-    let sizes = WalSizes { block_bytes: bytes(0)?, segment_bytes: bytes(1)? };
-    Ok((sizes, row.try_get(2).map_err(error())?))
+    Ok(Server {
+        wal: WalSizes { block_bytes: bytes(0)?, segment_bytes: bytes(1)? },
+        asynchronous: row.try_get(2).map_err(error())?,
+        may_stage: row.try_get(4).map_err(error())?,
+    })
 }
 
 /// Waits until this session is the only one that applies the flow.

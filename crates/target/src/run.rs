@@ -4,6 +4,7 @@
 //! amount to. What may not enter: how the SQL for a change looks, and when a transaction begins and ends.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -66,6 +67,9 @@ pub(crate) struct Run<'a> {
     pub(crate) batch_number: u64,
     /// How far the target's WAL was written after the commit.
     pub(crate) written_to: Option<TargetLsn>,
+    /// Whether rows may go through temporary tables, and the tables that have one.
+    pub(crate) staged: bool,
+    pub(crate) stages: &'a mut HashSet<u32>,
     /// Whether the session must outlive an error, see [`Run::begin_copy`].
     pub(crate) can_fail: bool,
     /// The session did not outlive it.

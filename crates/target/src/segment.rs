@@ -25,6 +25,8 @@ use crate::shape::Mask;
 const SET_FROM_ROWS: usize = 16;
 /// The same for a partitioned table, where a plan names every partition.
 const SET_FROM_ROWS_PARTITIONED: usize = 256;
+/// From how many updated rows a temporary table costs less than an array.
+const STAGE_FROM_ROWS: usize = 1000;
 /// A row with more bytes than this goes alone: what is copied a few times over on its way should be small.
 const LARGE_ROW_BYTES: usize = 64 << 10;
 /// How much COPY data goes in one message, in bytes.
@@ -82,9 +84,11 @@ impl<'a> Segment<'a> {
 }
 
 impl<'a> OfTable<'a> {
-    /// What is sent for the table. It goes `in_order` when asked to, like one that cannot be folded.
-    pub(crate) fn steps(self, in_order: bool) -> Vec<Step<'a>> {
-        let folded = (self.map.folds() && !in_order).then(|| folded(&self.map, &self.items)).flatten();
+    /// What is sent for the table. It goes `in_order` when asked to, like one that cannot be folded. With `staged`, many
+    /// rows may go through a temporary table.
+    pub(crate) fn steps(self, in_order: bool, staged: bool) -> Vec<Step<'a>> {
+        let folded =
+            (self.map.folds() && !in_order).then(|| folded(&self.map, &self.items, staged)).flatten();
         folded.unwrap_or_else(|| vec![Step::InOrder(self.items)])
     }
 }
@@ -101,6 +105,16 @@ pub(crate) enum Step<'a> {
         /// How many rows it must touch.
         expected: u64,
     },
+    /// Updates of many rows, which go through a temporary table.
+    Staged {
+        /// The columns that they set.
+        set: Mask,
+        /// Those that are sent: these and the identity.
+        sent: Mask,
+        chunks: Vec<Bytes>,
+        /// How many rows there are.
+        expected: u64,
+    },
     /// So many inserts by COPY.
     Copy { chunks: Vec<Bytes>, expected: u64 },
     /// A net change of one row, which must be there.
@@ -110,7 +124,7 @@ pub(crate) enum Step<'a> {
 }
 
 /// The steps for the changes of one table; `None`: one of them does not fold.
-fn folded<'a>(map: &TableMap, items: &[Item<'a>]) -> Option<Vec<Step<'a>>> {
+fn folded<'a>(map: &TableMap, items: &[Item<'a>], staged: bool) -> Option<Vec<Step<'a>>> {
     let mut fold = Fold::new(&map.identity, map.relation.columns.len());
     for item in items {
         fold.add(item.change).ok()?;
@@ -119,7 +133,7 @@ fn folded<'a>(map: &TableMap, items: &[Item<'a>]) -> Option<Vec<Step<'a>>> {
     let mut groups = Groups::new(map);
     nets.nets.into_iter().for_each(|net| groups.add(net));
     groups.vacant = nets.vacant;
-    Some(groups.steps())
+    Some(groups.steps(staged))
 }
 
 /// The net changes of a table by the statements that do them.
@@ -195,7 +209,7 @@ impl<'m, 'a> Groups<'m, 'a> {
     }
 
     /// Deletes, then updates, then inserts: what is given up is free before it is taken.
-    fn steps<'s>(self) -> Vec<Step<'s>> {
+    fn steps<'s>(self, staged: bool) -> Vec<Step<'s>> {
         let Self { map, deletes, updates, inserts, single, vacant, .. } = self;
         let partitioned = map.table.kind == TableKind::Partitioned;
         let from = if partitioned { SET_FROM_ROWS_PARTITIONED } else { SET_FROM_ROWS };
@@ -207,7 +221,9 @@ impl<'m, 'a> Groups<'m, 'a> {
             steps.extend(deletes.iter().map(|key| Step::Row(delete(map, *key))));
         }
         for (mask, rows) in updates {
-            if rows.len() >= from {
+            if staged && rows.len() >= STAGE_FROM_ROWS {
+                steps.push(stage(map, mask, &rows));
+            } else if rows.len() >= from {
                 steps.push(set("update", sql::update(map, &mask), records(map, rows.into_iter())));
             } else {
                 steps.extend(rows.iter().map(|cells| Step::Row(update(map, None, cells))));
@@ -215,7 +231,8 @@ impl<'m, 'a> Groups<'m, 'a> {
         }
         steps.extend(single.into_iter().map(Step::Row));
         if inserts.len() >= SET_FROM_ROWS {
-            steps.push(copy(&inserts));
+            let expected = inserts.len() as u64;
+            steps.push(Step::Copy { chunks: copy(inserts.iter().map(Cells::iter)), expected });
         } else {
             steps.extend(inserts.iter().map(|cells| Step::Row(insert(map, cells))));
         }
@@ -241,11 +258,20 @@ fn records<'a>(map: &TableMap, rows: impl Iterator<Item = Cells<'a>>) -> Records
     records
 }
 
-fn copy<'a>(rows: &[Cells<'_>]) -> Step<'a> {
+fn stage<'s>(map: &TableMap, set: Mask, rows: &[Cells<'_>]) -> Step<'s> {
+    let sent: Vec<usize> = (0..map.relation.columns.len())
+        .filter(|index| set.contains(*index) || map.identity.contains(index))
+        .collect();
+    let chunks = copy(rows.iter().map(|cells| sent.iter().map(|index| cells.get(*index))));
+    Step::Staged { set, sent: sent.into_iter().collect(), chunks, expected: rows.len() as u64 }
+}
+
+/// The rows in COPY's format.
+fn copy<'c>(rows: impl Iterator<Item = impl Iterator<Item = &'c Cell>>) -> Vec<Bytes> {
     let mut chunks = Vec::new();
     let mut chunk = BytesMut::with_capacity(COPY_CHUNK_BYTES + COPY_CHUNK_BYTES / 4);
     for cells in rows {
-        copy::put_row(cells.iter(), &mut chunk);
+        copy::put_row(cells, &mut chunk);
         if chunk.len() >= COPY_CHUNK_BYTES {
             chunks.push(chunk.split().freeze());
             chunk.reserve(COPY_CHUNK_BYTES + COPY_CHUNK_BYTES / 4);
@@ -254,7 +280,7 @@ fn copy<'a>(rows: &[Cells<'_>]) -> Step<'a> {
     if !chunk.is_empty() {
         chunks.push(chunk.freeze());
     }
-    Step::Copy { chunks, expected: rows.len() as u64 }
+    chunks
 }
 
 fn is_large(cells: &Cells<'_>) -> bool {

@@ -1,5 +1,6 @@
 //! The SQL that applies many rows at once. Its only parameter is the text of an array of the table's row type, see
-//! [`crate::record`].
+//! [`crate::record`]; or the rows come by COPY through a temporary table, which the server reads with half the work, and
+//! which is made for one transaction only: it would keep the database from freezing its rows if it stayed.
 //!
 //! It is never prepared: planned anew each time, it fits the table as it is now, and does so for thousands of rows. The
 //! array comes in as text, so that the planner does not read it to guess how long it is. Names and operators are
@@ -16,18 +17,55 @@ pub(crate) const PARAMETER: Type = Type::TEXT;
 
 /// Sets the columns of `set` in the rows with the given identities.
 pub(crate) fn update(map: &TableMap, set: &Mask) -> String {
-    let columns = (0..map.relation.columns.len()).filter(|index| set.contains(*index));
-    let assignments: Vec<String> = columns
-        .map(|index| quote_identifier(&map.column(index).name))
-        .map(|name| format!("{name} = s.{name}"))
-        .collect();
+    update_from(map, set, &given(map))
+}
+
+fn update_from(map: &TableMap, set: &Mask, rows: &str) -> String {
+    let assignments: Vec<String> =
+        names(map, set).into_iter().map(|name| format!("{name} = s.{name}")).collect();
     format!(
-        "UPDATE {} AS t SET {} FROM {} WHERE {}",
+        "UPDATE {} AS t SET {} FROM {rows} WHERE {}",
         map.only(),
         assignments.join(", "),
-        given(map),
         same_identity(map)
     )
+}
+
+/// Makes the temporary table that rows for this table go through, for as long as the transaction lasts. It has no
+/// constraints: columns that are not sent stay NULL.
+pub(crate) fn create_stage(map: &TableMap) -> String {
+    let columns: Vec<String> =
+        (0..map.relation.columns.len()).map(|index| quote_identifier(&map.column(index).name)).collect();
+    format!(
+        "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA",
+        stage_name(map),
+        columns.join(", "),
+        map.only()
+    )
+}
+
+/// Empties it for the next rows.
+pub(crate) fn empty_stage(map: &TableMap) -> String {
+    format!("TRUNCATE pg_temp.{}", stage_name(map))
+}
+
+/// Fills it with the columns of `sent`.
+pub(crate) fn fill_stage(map: &TableMap, sent: &Mask) -> String {
+    format!("COPY pg_temp.{} ({}) FROM STDIN (FORMAT text)", stage_name(map), names(map, sent).join(", "))
+}
+
+/// Like [`update`], with the rows from there.
+pub(crate) fn update_from_stage(map: &TableMap, set: &Mask) -> String {
+    update_from(map, set, &format!("pg_temp.{} AS s", stage_name(map)))
+}
+
+fn stage_name(map: &TableMap) -> String {
+    format!("relevo_stage_{}", map.table.oid)
+}
+
+fn names(map: &TableMap, columns: &Mask) -> Vec<String> {
+    let wanted = (0..map.relation.columns.len()).filter(|index| columns.contains(*index));
+    wanted.map(|index| quote_identifier(&map.column(index).name)).collect()
 }
 
 /// Deletes the rows with the given identities.
@@ -110,6 +148,26 @@ mod tests {
             taken(&map),
             format!(
                 r#"SELECT 1 FROM {GIVEN} WHERE EXISTS (SELECT FROM ONLY "s"."t" AS t WHERE t."k" {EQ} s."k")"#
+            )
+        );
+    }
+
+    #[test]
+    fn rows_go_through_a_table_without_constraints() {
+        let map = keyed(&["k"], 23);
+        assert_eq!(
+            create_stage(&map),
+            r#"CREATE TEMPORARY TABLE relevo_stage_1 ON COMMIT DROP AS SELECT "A b", "k", "x" FROM ONLY "s"."t" WITH NO DATA"#
+        );
+        assert_eq!(
+            fill_stage(&map, &[0, 1].into_iter().collect()),
+            r#"COPY pg_temp.relevo_stage_1 ("A b", "k") FROM STDIN (FORMAT text)"#
+        );
+        assert_eq!(empty_stage(&map), "TRUNCATE pg_temp.relevo_stage_1");
+        assert_eq!(
+            update_from_stage(&map, &[0].into_iter().collect()),
+            format!(
+                r#"UPDATE ONLY "s"."t" AS t SET "A b" = s."A b" FROM pg_temp.relevo_stage_1 AS s WHERE t."k" {EQ} s."k""#
             )
         );
     }

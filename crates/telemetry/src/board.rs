@@ -50,6 +50,8 @@ pub struct Committed<'a> {
     pub took: Duration,
     /// Rows that an update or delete did not find.
     pub missing_rows: u64,
+    /// Changes that were applied one by one after they could not be applied as sets.
+    pub reapplied_changes: u64,
 }
 
 /// When a node counts as ready.
@@ -236,6 +238,7 @@ impl Board {
         let Committed { inserts, updates, deletes, truncates, messages, .. } = *commit;
         let changes = [inserts, updates, deletes, truncates, messages];
         self.metrics.committed(changes, visible, commit.took.as_secs_f64(), commit.missing_rows);
+        self.metrics.reapplied(commit.reapplied_changes);
     }
 
     /// What the source says of the slot; `None`: it cannot say.

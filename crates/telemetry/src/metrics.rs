@@ -49,6 +49,7 @@ pub struct Metrics {
     epoch: IntGauge,
     flow_state: GaugeVec,
     missing_rows: IntCounter,
+    reapplied: IntCounter,
     sequences_set: IntCounter,
     last_contact: GaugeVec,
     position: GaugeVec,
@@ -102,6 +103,7 @@ impl Metrics {
             epoch: IntGauge::with_opts(opts(names::EPOCH))?,
             flow_state: gauges(names::FLOW_STATE, &["state"])?,
             missing_rows: IntCounter::with_opts(opts(names::MISSING_ROWS))?,
+            reapplied: IntCounter::with_opts(opts(names::REAPPLIED))?,
             sequences_set: IntCounter::with_opts(opts(names::SEQUENCES_SET))?,
             last_contact: gauges(names::LAST_CONTACT, &["side"])?,
             position: gauges(names::POSITION, &["stage"])?,
@@ -144,6 +146,7 @@ impl Metrics {
         register(Box::new(self.epoch.clone()))?;
         register(Box::new(self.flow_state.clone()))?;
         register(Box::new(self.missing_rows.clone()))?;
+        register(Box::new(self.reapplied.clone()))?;
         register(Box::new(self.sequences_set.clone()))?;
         register(Box::new(self.last_contact.clone()))?;
         register(Box::new(self.position.clone()))?;
@@ -207,6 +210,11 @@ impl Metrics {
     #[must_use]
     pub fn transactions_applied(&self) -> u64 {
         self.transactions.get()
+    }
+
+    /// Changes that were applied once more, one by one.
+    pub(crate) fn reapplied(&self, changes: u64) {
+        self.reapplied.inc_by(changes);
     }
 
     /// A commit on the target. `changes`: inserts, updates, deletes, truncates, messages. `visible_after_seconds`:

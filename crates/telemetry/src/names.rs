@@ -63,6 +63,9 @@ metrics! {
         "1 for the state that the flow is in, 0 for the others.";
     MISSING_ROWS = "relevo_target_missing_rows_total",
         "Rows that an update or delete did not find on the target. They are logged, with their keys.";
+    REAPPLIED = "relevo_changes_reapplied_total",
+        "Changes that were applied one by one after they could not be applied as sets: unique values changed hands, or rows \
+         were missing. Many of them make the flow slow, not wrong.";
     SEQUENCES_SET = "relevo_sequences_set_total",
         "Sequences that were set on the target to where the source's stand, while streaming.";
     LAST_CONTACT = "relevo_last_contact_seconds",

@@ -156,6 +156,7 @@ async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
         "relevo_copy_rows_total",
         "relevo_copy_bytes_total",
         "relevo_target_missing_rows_total",
+        "relevo_changes_reapplied_total",
         "relevo_sequences_set_total",
         "relevo_buffer_bytes",
         "relevo_spool_bytes",
@@ -196,6 +197,7 @@ fn feed(fixture: &Fixture) {
         deletes: 1,
         took: Duration::from_millis(20),
         missing_rows: 1,
+        reapplied_changes: 16,
         ..Committed::default()
     });
     board.durable(SourceLsn::new(2000));
@@ -232,6 +234,7 @@ async fn metrics_follow_the_board() {
         ("relevo_batch_transactions_sum", 2.0),
         ("relevo_batch_apply_seconds_sum", 0.02),
         ("relevo_target_missing_rows_total", 1.0),
+        ("relevo_changes_reapplied_total", 16.0),
         ("relevo_buffer_bytes", 4096.0),
         ("relevo_reconnects_total{side=\"target\"}", 1.0),
         ("relevo_errors_total{kind=\"disk_full\"}", 1.0),

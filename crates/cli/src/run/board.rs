@@ -248,6 +248,7 @@ impl FlowObserver for FlowBoard {
                 messages: batch.changes.messages,
                 took: batch.took,
                 missing_rows: batch.missing_rows,
+                reapplied_changes: batch.reapplied_changes,
             }),
             FlowEvent::OldestUnapplied(time) => self.board.oldest_unapplied(time),
             FlowEvent::Reached { position } => self.board.reached(position),

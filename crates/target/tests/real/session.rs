@@ -71,7 +71,7 @@ async fn a_transaction_in_parts_is_visible_only_at_its_end() {
         parts: vec![part],
         ..Batch::default()
     };
-    let nothing = Applied { position: None, durable_at: None, missing_rows: 0 };
+    let nothing = Applied { position: None, durable_at: None, missing_rows: 0, reapplied_changes: 0 };
     for interrupted in [true, false] {
         let part = f.part(rows(0), true, false);
         assert_eq!(f.target.apply(batch(part)).await.unwrap(), nothing);

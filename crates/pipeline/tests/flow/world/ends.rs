@@ -225,7 +225,7 @@ impl ChangeTarget for FakeTarget {
                 }
                 state.own_work = state.own_work.saturating_sub(1);
             });
-            return Ok(Applied { position: None, durable_at: None, missing_rows: 0 });
+            return Ok(Applied { position: None, durable_at: None, missing_rows: 0, reapplied_changes: 0 });
         }
         let world = self.world.clone();
         let durable_at = world.change(|state| {
@@ -244,7 +244,7 @@ impl ChangeTarget for FakeTarget {
             return Err(error(Side::Target, fails_afterwards.unwrap_or(FaultClass::Transient)));
         }
         self.world.change(|state| state.held_bytes = state.held_bytes.saturating_sub(batch.size_bytes));
-        Ok(Applied { position: batch.position, durable_at, missing_rows: 0 })
+        Ok(Applied { position: batch.position, durable_at, missing_rows: 0, reapplied_changes: 0 })
     }
 
     async fn wanting(&mut self) {
