@@ -230,7 +230,7 @@ fn what_a_killed_process_left_is_removed() {
     }
     assert_eq!(logs(copy.path()), 1);
     let again = SharedSpool::new(copy.path().to_owned(), AMPLE);
-    again.with(|spool| Ok::<_, SpoolError>(assert_eq!(spool.names()?, Vec::<String>::new()))).unwrap();
+    assert_eq!(again.with(Spool::names).unwrap(), Vec::<String>::new());
     assert_eq!(logs(copy.path()), 0);
     // Its end is cut off, and something else stands there.
     for file in std::fs::read_dir(&path).unwrap().map(Result::unwrap) {
