@@ -2,7 +2,7 @@
 
 use relevo_tests::pair::DATABASE;
 use relevo_tests::relevo::PATIENCE;
-use relevo_tests::{Pair, Relevo, Version, wait_until};
+use relevo_tests::{Pair, Relevo, Version, soak_factor, wait_until};
 
 use super::{LITTLE, follow, insert, logs_below, streaming, until_nothing_is_spooled, until_streamed};
 
@@ -110,14 +110,17 @@ async fn a_million_rows_in_one_transaction_stay_within_64_mib_of_the_bound() {
     pair.source.sql("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
     // As servers have it: the transaction comes in blocks of 64 MB and more.
     let (mut relevo, directory) = follow(&pair, &["--memory", "32MiB", "--batch-bytes", "4MiB"]).await;
+    let rows = 1_000_000 * soak_factor();
     pair.source
-        .sql("INSERT INTO t SELECT n, 'row ' || n || repeat('x', n % 50) FROM generate_series(1, 1000000) n")
+        .sql(&format!(
+            "INSERT INTO t SELECT n, 'row ' || n || repeat('x', n % 50) FROM generate_series(1, {rows}) n"
+        ))
         .await;
-    pair.caught_up_within(4 * PATIENCE).await;
+    pair.caught_up_within(4 * PATIENCE * soak_factor()).await;
     let peak = peak_memory_bytes(&relevo);
     eprintln!("{} MiB at most", peak >> 20);
     assert!(peak <= MEMORY_BYTES + (64 << 20), "{} MiB", peak >> 20);
-    assert_eq!(pair.target.value::<i64>("SELECT count(*) FROM t").await, 1_000_000);
+    assert_eq!(pair.target.value::<i64>("SELECT count(*) FROM t").await, i64::from(rows));
     until_nothing_is_spooled(&relevo, &directory).await;
     relevo.terminate();
 }
