@@ -159,10 +159,10 @@ where
 
     async fn stream(&mut self, command: &mut watch::Receiver<Command>) -> Result<End, SourceError> {
         loop {
-            let reading_back = self.take_frames().await?;
+            let pending = self.take_frames().await?;
             let full = self.queue.is_full();
             let now = Instant::now();
-            self.listen(!full && !reading_back, now);
+            self.listen(!full && !pending, now);
             self.show(full, now);
             self.report(now)?;
             if self.listening {
@@ -191,7 +191,7 @@ where
                 },
                 () = sleep_until(due_at) => {}
                 // Lets the runtime look at the socket and the clock in between.
-                () = tokio::task::yield_now(), if reading_back && !full => {}
+                () = tokio::task::yield_now(), if pending && !full => {}
             }
         }
     }
@@ -249,15 +249,14 @@ where
         Ok(())
     }
 
-    /// Takes whole frames out of what was read until there are none, or the queue is full. Returns whether there is
-    /// more to be taken of a streamed transaction that is being read back.
+    /// Takes whole frames out of what was read until there are none. Returns whether parts may still be pending: because
+    /// the queue is full, or because a streamed transaction is being read back.
     async fn take_frames(&mut self) -> Result<bool, SourceError> {
         loop {
+            // The queue is looked at once: whoever takes from it may make room at any moment, and a frame must not be
+            // fed while parts of the one before it are pending.
             if self.take_parts()? {
                 return Ok(true);
-            }
-            if self.queue.is_full() {
-                return Ok(false);
             }
             match self.framed.take()? {
                 Some(Frame::CopyData(content)) => self.take_content(content)?,
@@ -268,8 +267,8 @@ where
         }
     }
 
-    /// Queues the parts that are there. A streamed transaction is read back step by step, whatever its size, because the
-    /// server wants its answers meanwhile; returns whether more of it is to come.
+    /// Queues the parts that are there, as far as there is room. A streamed transaction is read back step by step,
+    /// whatever its size, because the server wants its answers meanwhile. Returns whether parts may still be pending.
     fn take_parts(&mut self) -> Result<bool, SourceError> {
         while !self.queue.is_full() {
             match self.assembler.step()? {
@@ -281,7 +280,7 @@ where
                 return Ok(true);
             }
         }
-        Ok(false)
+        Ok(true)
     }
 
     fn queue_part(&mut self, part: TransactionPart) {

@@ -8,7 +8,7 @@ use relevo_model::{ChangeSource, Fault, FaultClass, Side, SourceEvent, SourceLsn
 use relevo_pgoutput::{Message, StreamStore};
 
 use super::server::{data, keepalive, options, transaction};
-use super::stream::{START, end, lsn, streaming, streaming_with};
+use super::stream::{START, end, feedback, lsn, streaming, streaming_with};
 use crate::StartOptions;
 
 /// A block of the transaction with some changes of about this size.
@@ -197,4 +197,33 @@ async fn the_server_is_answered_while_a_transaction_is_read_back_however_long_th
     }
     drop(source);
     task.await.unwrap();
+}
+
+/// The queue is emptied by another thread at any moment, also between two looks at whether it is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_are_taken_before_the_next_frame_however_fast_the_queue_is_emptied() {
+    const TRANSACTIONS: u64 = 20_000;
+    let options = StartOptions { part_bytes: 100, buffer_bytes: 100, ..options(START) };
+    let (mut source, mut server, _task) = streaming(options).await;
+    let sending = tokio::spawn(async move {
+        for n in 0..TRANSACTIONS {
+            let xid = u32::try_from(n + 1).unwrap();
+            server.send(block(xid, true, 10, 90)).await;
+            server.send(commit(xid, 1000 + 10 * n)).await;
+            server.send(transaction(1005 + 10 * n, 90)).await;
+        }
+        server
+    });
+    let (mut changes, mut ends, mut told) = (0, 0, START);
+    while ends < 2 * TRANSACTIONS {
+        // Keeps the loop going round while the queue is full.
+        told += 1;
+        source.report(feedback(told));
+        if let SourceEvent::Part(part) = source.next().await.unwrap() {
+            changes += part.changes.len() as u64;
+            ends += u64::from(part.end.is_some());
+        }
+    }
+    assert_eq!(changes, 11 * TRANSACTIONS);
+    drop(sending.await.unwrap());
 }

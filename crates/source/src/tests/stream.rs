@@ -45,7 +45,7 @@ pub(super) fn lsn(position: u64) -> SourceLsn {
     SourceLsn::new(position)
 }
 
-fn feedback(durable: u64) -> Feedback {
+pub(super) fn feedback(durable: u64) -> Feedback {
     Feedback { received: lsn(durable), applied: lsn(durable), durable: lsn(durable) }
 }
 
