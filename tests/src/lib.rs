@@ -26,6 +26,7 @@ pub mod confirmed;
 pub mod database;
 pub mod endpoint;
 pub mod install;
+pub mod large;
 pub mod pair;
 pub mod pgbench;
 pub mod ports;

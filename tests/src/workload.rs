@@ -84,11 +84,11 @@ impl Checker {
     #[must_use]
     pub fn start(
         config: Config,
-        query: &'static str,
+        query: impl Into<String>,
         judge: impl FnMut(&Row) -> Result<String, String> + Send + 'static,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
-        Self { stop, task: tokio::spawn(check(config, query, judge, stopped)) }
+        Self { stop, task: tokio::spawn(check(config, query.into(), judge, stopped)) }
     }
 
     /// Stops it; panics if it saw what must not exist, or nothing at all.
@@ -108,7 +108,7 @@ impl Checker {
 
 async fn check(
     config: Config,
-    query: &'static str,
+    query: String,
     mut judge: impl FnMut(&Row) -> Result<String, String>,
     stopped: watch::Receiver<bool>,
 ) -> Checked {
@@ -123,7 +123,7 @@ async fn check(
             session = Database::connect(&config).await.ok();
         }
         let row = match &session {
-            Some(open) => open.query_one(query, &[]).await.ok(),
+            Some(open) => open.query_one(&query, &[]).await.ok(),
             None => None,
         };
         let Some(row) = row else {

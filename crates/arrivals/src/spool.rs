@@ -1,24 +1,17 @@
-//! The spool as the sessions of a flow share it: opened when it is first needed, removed when nothing is.
-
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+//! The spool as the sessions of a flow share it, for those who may not keep the tasks of a runtime waiting.
 
 use relevo_spool::{Spool, SpoolError};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// A spool directory that many may use, one at a time. Clones share it.
 #[derive(Clone)]
-pub struct SharedSpool {
-    directory: PathBuf,
-    limit_bytes: u64,
-    spool: Arc<Mutex<Option<Spool>>>,
-}
+pub struct SharedSpool(relevo_spool::SharedSpool);
 
 impl SharedSpool {
-    /// A spool in this directory, which may take so many bytes. Nothing is created yet.
+    /// The same spool, for asynchronous tasks.
     #[must_use]
-    pub fn new(directory: PathBuf, limit_bytes: u64) -> Self {
-        Self { directory, limit_bytes, spool: Arc::default() }
+    pub fn new(spool: relevo_spool::SharedSpool) -> Self {
+        Self(spool)
     }
 
     /// What tells this directory from another one, also one that was made anew in its place. Opens it.
@@ -29,21 +22,12 @@ impl SharedSpool {
         self.with(|spool| Ok(spool.id().to_string()))
     }
 
-    /// What it holds, in bytes on disk; 0 when it is not open.
-    #[must_use]
-    pub fn used_bytes(&self) -> u64 {
-        self.lock().as_ref().map_or(0, Spool::used_bytes)
-    }
-
-    /// Removes everything that it holds, and the directory. It can be used again.
+    /// Removes what was kept for tables, and the directory once nobody else needs it. It can be used again.
     ///
     /// # Errors
     /// [`SpoolError`]: files cannot be removed.
-    pub fn remove(&self) -> Result<(), SpoolError> {
-        blocking(|| match self.lock().take() {
-            Some(spool) => spool.remove_all(),
-            None => Ok(()),
-        })
+    pub fn release(&self) -> Result<(), SpoolError> {
+        blocking(|| self.0.release())
     }
 
     /// Works with the spool on this thread, while the others of the runtime take over its tasks.
@@ -51,18 +35,7 @@ impl SharedSpool {
         &self,
         work: impl FnOnce(&Spool) -> Result<R, E>,
     ) -> Result<R, E> {
-        blocking(|| {
-            let mut guard = self.lock();
-            let spool = match guard.take() {
-                Some(spool) => spool,
-                None => Spool::open(&self.directory, self.limit_bytes)?,
-            };
-            work(guard.insert(spool))
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Spool>> {
-        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+        blocking(|| self.0.with(work))
     }
 }
 

@@ -288,7 +288,7 @@ async fn run(plan: &Plan, directory: &Path) -> Result<(), TestCaseError> {
     let countdown = Arc::new(Mutex::new(plan.fails_after));
     let arrivals = Arrivals::default();
     (0..TABLES).for_each(|number| arrivals.expect(table(number)));
-    let spool = SharedSpool::new(directory.to_path_buf(), 1 << 30);
+    let spool = SharedSpool::new(relevo_spool::SharedSpool::new(directory.to_path_buf(), 1 << 30));
     let open = || {
         let progress = stored.lock().unwrap().progress.clone();
         let (stored, countdown) = (Arc::clone(&stored), Arc::clone(&countdown));

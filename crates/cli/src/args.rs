@@ -152,12 +152,12 @@ pub struct RunArgs {
     /// Bytes of changes held in memory at most; beyond it the source has to wait. Default: 256MiB.
     #[arg(long, env = "RELEVO_MEMORY", value_name = "SIZE")]
     pub memory: Option<ByteSize>,
-    /// Directory for what does not fit into memory, such as the changes of tables that are still being copied. A volume
-    /// that outlives the container keeps copied tables from being copied again. Default: in the system's directory for
+    /// Directory for what does not fit into memory: large transactions that still run on the source, and the changes of
+    /// tables that are still being copied. A volume that outlives the container keeps copied tables from being copied again. Default: in the system's directory for
     /// temporary files.
     #[arg(long, env = "RELEVO_SPOOL", value_name = "DIRECTORY")]
     pub spool: Option<PathBuf>,
-    /// Bytes that the spool may take on disk; beyond it the source has to wait. Default: 10GiB.
+    /// Bytes that the spool may take on disk; beyond it the flow has failed until there is room. Default: 10GiB.
     #[arg(long, env = "RELEVO_SPOOL_LIMIT", value_name = "SIZE")]
     pub spool_limit: Option<ByteSize>,
     /// Whether each commit on the target waits for its flush. Either way a position is confirmed to the source

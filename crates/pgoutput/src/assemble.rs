@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use relevo_model::{Origin, SourceLsn, TransactionPart, Xid};
+use relevo_model::{Fault, Origin, SourceLsn, TransactionPart, Xid};
 
 use crate::decode::{Decoder, decode};
 use crate::error::{AssembleError, Place};
@@ -18,6 +18,22 @@ use crate::stream::{MemoryStore, StreamStore};
 use crate::transaction::OpenTransaction;
 
 type Result<T> = std::result::Result<T, AssembleError>;
+
+/// How much of a streamed transaction is read back in one step, as far as no part is full before: some milliseconds of
+/// work.
+const STEP_FRAMES: usize = 2048;
+const STEP_BYTES: usize = 1 << 20;
+
+/// What a step of [`Assembler::step`] has brought.
+#[derive(Debug)]
+pub enum Step {
+    /// A part.
+    Part(TransactionPart),
+    /// Nothing yet: a streamed transaction is being read back.
+    More,
+    /// Nothing; the next frame can be fed.
+    Done,
+}
 
 /// Turns the frames of one replication connection into transactions.
 ///
@@ -118,15 +134,36 @@ impl<S: StreamStore> Assembler<S> {
     /// # Errors
     /// A streamed transaction that has committed cannot be read back, or its content is not understood.
     pub fn next_part(&mut self) -> Result<Option<TransactionPart>> {
+        loop {
+            match self.step()? {
+                Step::Part(part) => return Ok(Some(part)),
+                Step::More => {}
+                Step::Done => return Ok(None),
+            }
+        }
+    }
+
+    /// As [`Assembler::next_part`], but never works for long: whoever has other things to do calls this until it is
+    /// done.
+    ///
+    /// # Errors
+    /// As [`Assembler::next_part`].
+    pub fn step(&mut self) -> Result<Step> {
         if self.failed {
             return Err(AssembleError::Failed);
         }
-        if self.ready.is_some() {
-            return Ok(self.ready.take());
+        if let Some(part) = self.ready.take() {
+            return Ok(Step::Part(part));
         }
         let result = self.replay();
         self.failed = result.is_err();
         result
+    }
+
+    /// Whether a streamed transaction that has committed is being read back.
+    #[must_use]
+    pub fn is_reading_back(&self) -> bool {
+        self.replay.is_some()
     }
 
     /// Whether a transaction or stream block is half-way, or parts wait to be taken. A keepalive's position
@@ -143,6 +180,12 @@ impl<S: StreamStore> Assembler<S> {
     #[must_use]
     pub fn streamed_bytes(&self) -> u64 {
         self.store.bytes()
+    }
+
+    /// What of that is held in memory, in bytes.
+    #[must_use]
+    pub fn streamed_memory_bytes(&self) -> u64 {
+        self.store.memory_bytes()
     }
 
     /// What the source has said of its tables.
@@ -275,7 +318,7 @@ impl<S: StreamStore> Assembler<S> {
         Ok(())
     }
 
-    /// Reads back a streamed transaction until a part is full.
+    /// Reads back a streamed transaction until a part is full, or the step has taken long enough.
     ///
     /// Descriptions of tables that an aborted subtransaction sent are dropped with it, as PostgreSQL's own apply
     /// worker does by cutting its file (`stream_abort_internal` in `worker.c`). They must be: the subtransaction
@@ -283,20 +326,30 @@ impl<S: StreamStore> Assembler<S> {
     /// commits. And they can be: subtransactions nest, so what came after one that is rolled back was rolled back
     /// with it, and for what comes later the server describes the table again (`cleanup_rel_sync_cache` in
     /// `pgoutput.c` forgets at an abort what it had described in that transaction).
-    fn replay(&mut self) -> Result<Option<TransactionPart>> {
-        let Some(mut replay) = self.replay.take() else { return Ok(None) };
+    fn replay(&mut self) -> Result<Step> {
+        let Some(mut replay) = self.replay.take() else { return Ok(Step::Done) };
         let xid = replay.transaction.xid();
+        let (mut frames, mut bytes) = (0, 0);
         while let Some(frame) = replay.frames.next() {
             let frame = frame.map_err(|error| store_error(xid, error))?;
+            (frames, bytes) = (frames + 1, bytes + frame.as_ref().map_or(0, Bytes::len));
+            let took_long = frames >= STEP_FRAMES || bytes >= STEP_BYTES;
+            let Some(frame) = frame else {
+                if took_long {
+                    self.replay = Some(replay);
+                    return Ok(Step::More);
+                }
+                continue;
+            };
             let message = decode(&frame, self.decoder.format(), true)?;
             let change = self.relations.change(message, Place::StreamBlock(xid))?;
             let part = change.and_then(|change| replay.transaction.push(change, self.part_bytes));
-            if part.is_some() {
+            if part.is_some() || took_long {
                 self.replay = Some(replay);
-                return Ok(part);
+                return Ok(part.map_or(Step::More, Step::Part));
             }
         }
-        Ok(Some(replay.transaction.finish(replay.end_lsn)))
+        Ok(Step::Part(replay.transaction.finish(replay.end_lsn)))
     }
 
     fn check_order(&mut self, xid: Xid, commit_lsn: SourceLsn, end_lsn: SourceLsn) -> Result<()> {
@@ -323,6 +376,6 @@ fn refuse_two_phase(message: &Message) -> Result<()> {
     Err(AssembleError::TwoPhase { message: message.name(), xid, gid })
 }
 
-fn store_error(xid: Xid, source: impl std::error::Error + Send + Sync + 'static) -> AssembleError {
-    AssembleError::Store { xid, source: Box::new(source) }
+fn store_error(xid: Xid, source: impl Fault) -> AssembleError {
+    AssembleError::Store { xid, class: source.class(), kind: source.kind(), source: Box::new(source) }
 }

@@ -262,6 +262,10 @@ pub enum AssembleError {
         xid: Xid,
         /// What the store says.
         source: Box<dyn Error + Send + Sync>,
+        /// What can be done about it.
+        class: FaultClass,
+        /// The store's word for it.
+        kind: &'static str,
     },
     /// The caller fed a frame before it took all parts.
     #[error("a frame was fed before all parts of the transaction before it were taken")]
@@ -297,8 +301,11 @@ impl fmt::Display for Place {
 
 impl Fault for AssembleError {
     fn class(&self) -> FaultClass {
-        // The server keeps everything that was not confirmed: a newer Relevo, or more memory, resumes there.
-        FaultClass::Blocked
+        match self {
+            AssembleError::Store { class, .. } => *class,
+            // The server keeps everything that was not confirmed: a newer Relevo resumes there.
+            _ => FaultClass::Blocked,
+        }
     }
 
     fn side(&self) -> Side {
@@ -309,7 +316,7 @@ impl Fault for AssembleError {
         match self {
             AssembleError::Decode(_) => "decode",
             AssembleError::TwoPhase { .. } => "two_phase",
-            AssembleError::Store { .. } => "stream_store",
+            AssembleError::Store { kind, .. } => kind,
             AssembleError::PartsPending | AssembleError::Failed => "internal",
             _ => "protocol",
         }

@@ -19,7 +19,7 @@ mod relations;
 mod stream;
 mod transaction;
 
-pub use assemble::Assembler;
+pub use assemble::{Assembler, Step};
 pub use decode::{Decoder, decode};
 pub use encode::{encode, encode_into};
 pub use error::{AssembleError, DecodeError, DecodeProblem, EncodeError, Place};

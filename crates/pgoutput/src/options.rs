@@ -60,14 +60,15 @@ pub enum OptionsError {
 }
 
 impl Options {
-    /// What Relevo asks a server for: the highest protocol, logical messages, text values, whole transactions.
+    /// What Relevo asks a server for: the highest protocol, logical messages, text values, and large
+    /// transactions while they run.
     #[must_use]
     pub fn new(server_version_num: u32, publications: Vec<String>) -> Self {
         Self {
             server_version_num,
             protocol: Protocol::highest(server_version_num),
             publications,
-            streaming: Streaming::Off,
+            streaming: if server_version_num >= 140_000 { Streaming::On } else { Streaming::Off },
             messages: server_version_num >= 140_000,
             binary: false,
             two_phase: false,
@@ -195,7 +196,7 @@ mod tests {
                 options(version, &["relevo_shop", "relevo_shop_inserts"]).render().unwrap(),
                 format!(
                     "(proto_version '{protocol}', publication_names '\"relevo_shop\",\"relevo_shop_inserts\"', \
-                     messages 'true')"
+                     messages 'true', streaming 'on')"
                 )
             );
         }
@@ -224,7 +225,7 @@ mod tests {
         assert_eq!(
             rendered,
             "(proto_version '3', publication_names \
-             '\"it''s\",\"say \"\"hi\"\"\",\"Größe, back\\slash\"', messages 'true')"
+             '\"it''s\",\"say \"\"hi\"\"\",\"Größe, back\\slash\"', messages 'true', streaming 'on')"
         );
     }
 

@@ -5,22 +5,19 @@
 //! frame.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::error::Error;
 
 use bytes::Bytes;
-use relevo_model::Xid;
+use relevo_model::{Fault, FaultClass, Side, Xid};
 
 /// Holds the frames of running transactions, by top-level transaction and (sub)transaction.
 ///
 /// After an error the store is dropped with the assembler that uses it.
 pub trait StreamStore {
     /// What can go wrong.
-    type Error: Error + Send + Sync + 'static;
-    /// What can go wrong while frames are read back.
-    type ReadError: Error + Send + Sync + 'static;
-    /// The frames of one transaction in the order in which they were appended.
-    type Frames: Iterator<Item = Result<Bytes, Self::ReadError>>;
+    type Error: Fault;
+    /// The frames of one transaction in the order in which they were appended. `None` may stand where a frame was
+    /// dropped, so that nobody is kept for long by a great many of them.
+    type Frames: Iterator<Item = Result<Option<Bytes>, Self::Error>>;
 
     /// Adds a frame of (sub)transaction `subxid` of the top-level transaction `xid` (`subxid == xid` for its
     /// own).
@@ -43,6 +40,9 @@ pub trait StreamStore {
 
     /// What the store holds, in bytes of memory or disk.
     fn bytes(&self) -> u64;
+
+    /// What it holds of that in memory, in bytes.
+    fn memory_bytes(&self) -> u64;
 }
 
 /// Running transactions in memory, up to a hard limit.
@@ -75,6 +75,20 @@ pub struct MemoryStoreError {
     pub limit_bytes: u64,
 }
 
+impl Fault for MemoryStoreError {
+    fn class(&self) -> FaultClass {
+        FaultClass::Blocked
+    }
+
+    fn side(&self) -> Side {
+        Side::Source
+    }
+
+    fn kind(&self) -> &'static str {
+        "stream_store"
+    }
+}
+
 impl MemoryStore {
     /// What a frame occupies besides its bytes.
     const FRAME_OVERHEAD_BYTES: u64 = size_of::<(u64, Bytes)>() as u64;
@@ -88,7 +102,6 @@ impl MemoryStore {
 
 impl StreamStore for MemoryStore {
     type Error = MemoryStoreError;
-    type ReadError = Infallible;
     type Frames = MemoryFrames;
 
     fn append(&mut self, xid: Xid, subxid: Xid, frame: Bytes) -> Result<(), MemoryStoreError> {
@@ -128,6 +141,10 @@ impl StreamStore for MemoryStore {
     fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    fn memory_bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 /// The frames of a transaction that has committed.
@@ -135,10 +152,10 @@ impl StreamStore for MemoryStore {
 pub struct MemoryFrames(std::vec::IntoIter<(u64, Bytes)>);
 
 impl Iterator for MemoryFrames {
-    type Item = Result<Bytes, Infallible>;
+    type Item = Result<Option<Bytes>, MemoryStoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|(_, frame)| Ok(frame))
+        self.0.next().map(|(_, frame)| Ok(Some(frame)))
     }
 }
 
@@ -147,7 +164,7 @@ mod tests {
     use super::*;
 
     fn frames(store: &mut MemoryStore, xid: u32) -> Vec<Bytes> {
-        store.commit(Xid(xid)).unwrap().map(|frame| frame.unwrap()).collect()
+        store.commit(Xid(xid)).unwrap().filter_map(Result::unwrap).collect()
     }
 
     fn append(store: &mut MemoryStore, xid: u32, subxid: u32, frame: &'static str) {

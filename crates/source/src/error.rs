@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use relevo_connect::{ConnectError, Place, ServerMessage};
 use relevo_model::{Fault, FaultClass, Side};
+use relevo_pgoutput::AssembleError;
 
 use crate::verdict::Refusal;
 
@@ -85,9 +86,12 @@ pub enum SourceError {
     #[error("the stream of changes cannot be read; nothing of it was confirmed")]
     Decode {
         /// Tag, offset and reason.
-        #[from]
-        source: relevo_pgoutput::AssembleError,
+        source: AssembleError,
     },
+
+    /// What the source sends of running transactions cannot be held.
+    #[error(transparent)]
+    Held(AssembleError),
 
     /// The server cannot be asked for what is wanted.
     #[error("the source cannot be asked for this stream")]
@@ -160,6 +164,15 @@ pub enum SourceError {
         /// Its kind.
         kind: &'static str,
     },
+}
+
+impl From<AssembleError> for SourceError {
+    fn from(source: AssembleError) -> Self {
+        match source {
+            AssembleError::Store { .. } => Self::Held(source),
+            _ => Self::Decode { source },
+        }
+    }
 }
 
 impl SourceError {
@@ -267,6 +280,7 @@ impl Fault for SourceError {
             | Self::Protocol { .. }
             | Self::Decode { .. }
             | Self::Options { .. } => FaultClass::Blocked,
+            Self::Held(error) => error.class(),
             Self::Refused(_) => FaultClass::Refused,
             Self::Failed { class, .. } => *class,
         }
@@ -285,6 +299,7 @@ impl Fault for SourceError {
             Self::Io { .. } | Self::Closed { .. } | Self::Sql { .. } | Self::Thread { .. } => "source_link",
             Self::FrameLength { .. } | Self::BadFrame { .. } | Self::Protocol { .. } => "source_protocol",
             Self::Decode { .. } => "decode",
+            Self::Held(error) => error.kind(),
             Self::Options { .. } => "source_options",
             Self::Silent { .. } => "source_silent",
             Self::ShuttingDown => "source_shutdown",

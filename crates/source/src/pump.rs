@@ -10,7 +10,7 @@ use bytes::Bytes;
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use relevo_model::{Feedback, SourceLsn, Timestamp, TransactionPart};
-use relevo_pgoutput::{Assembler, StreamStore};
+use relevo_pgoutput::{Assembler, Step, StreamStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -80,6 +80,8 @@ pub(crate) struct Pump<S, T: StreamStore> {
     /// What the server was told last, and when.
     told: Feedback,
     told_at: Instant,
+    /// Whether the socket is read: not while the queue is full or a streamed transaction is read back.
+    listening: bool,
     /// Nobody could have been heard before this: the start, or the end of a pause in reading.
     listening_since: Instant,
     heard_at: Instant,
@@ -118,6 +120,7 @@ where
             queued: start,
             told: Feedback::default(),
             told_at: now,
+            listening: true,
             listening_since: now,
             heard_at: now,
             answer: true,
@@ -131,7 +134,10 @@ where
     /// # Errors
     /// Only what goes wrong while the stream is closed.
     pub(crate) async fn run(mut self, mut command: watch::Receiver<Command>) -> Result<Ended, SourceError> {
-        match self.stream(&mut command).await {
+        let end = self.stream(&mut command).await;
+        self.monitor.set_paused(false, Instant::now());
+        self.monitor.set_streamed(0);
+        match end {
             Ok(End::Close) => match timeout(CLOSE_LIMIT, self.close()).await {
                 Ok(result) => result.map(|()| Ended::AsTold),
                 Err(_) => {
@@ -153,11 +159,13 @@ where
 
     async fn stream(&mut self, command: &mut watch::Receiver<Command>) -> Result<End, SourceError> {
         loop {
-            self.take_frames().await?;
+            let pending = self.take_frames().await?;
             let full = self.queue.is_full();
-            self.monitor.set_buffered(self.queue.bytes());
-            self.report(Instant::now())?;
-            if !full {
+            let now = Instant::now();
+            self.listen(!full && !pending, now);
+            self.show(full, now);
+            self.report(now)?;
+            if self.listening {
                 self.pace.wait_before_read(!self.queue.is_empty());
             }
             let due_at = self.due_at();
@@ -168,7 +176,7 @@ where
                     Ok(()) => {}
                     Err(_) => return Ok(End::Abandoned),
                 },
-                received = self.framed.drive(!full) => {
+                received = self.framed.drive(self.listening) => {
                     let received = received?;
                     if received.bytes == 0 {
                         return Err(SourceError::Closed { doing: "streaming" });
@@ -177,13 +185,31 @@ where
                     self.monitor.heard(self.heard_at);
                     self.pace.read(received, self.heard_at);
                 }
-                () = self.queue.wait_for_room(), if full => self.listening_since = Instant::now(),
+                () = self.queue.wait_for_room(), if full => {}
                 changed = self.feedback.changed() => if changed.is_err() {
                     return Ok(End::Abandoned);
                 },
                 () = sleep_until(due_at) => {}
+                // Lets the runtime look at the socket and the clock in between.
+                () = tokio::task::yield_now(), if pending && !full => {}
             }
         }
+    }
+
+    /// Whether the socket is read from now on.
+    fn listen(&mut self, listening: bool, now: Instant) {
+        if listening && !self.listening {
+            self.listening_since = now;
+        }
+        self.listening = listening;
+    }
+
+    /// Lets others see what is held, and whether the source has to wait for it.
+    fn show(&self, full: bool, now: Instant) {
+        let streamed = usize::try_from(self.assembler.streamed_memory_bytes()).unwrap_or(usize::MAX);
+        self.monitor.set_buffered(self.queue.bytes().saturating_add(streamed));
+        self.monitor.set_streamed(self.assembler.streamed_bytes());
+        self.monitor.set_paused(full, now);
     }
 
     /// When the next status update is due.
@@ -202,12 +228,11 @@ where
         }
         let quiet_since = self.heard_at.max(self.listening_since);
         let silence = now.duration_since(quiet_since);
-        let listening = !self.queue.is_full();
-        if listening && silence > self.settings.receive_timeout {
+        if self.listening && silence > self.settings.receive_timeout {
             return Err(SourceError::Silent { silence });
         }
         // Whoever reads the time of the last contact must be able to tell an idle source from an unreachable one.
-        let ask = listening && now.duration_since(self.heard_at) >= self.settings.status_interval;
+        let ask = self.listening && now.duration_since(self.heard_at) >= self.settings.status_interval;
         self.tell(now, ask)
     }
 
@@ -224,30 +249,38 @@ where
         Ok(())
     }
 
-    /// Takes whole frames out of what was read until there are none, or the queue is full.
-    async fn take_frames(&mut self) -> Result<(), SourceError> {
+    /// Takes whole frames out of what was read until there are none. Returns whether parts may still be pending: because
+    /// the queue is full, or because a streamed transaction is being read back.
+    async fn take_frames(&mut self) -> Result<bool, SourceError> {
         loop {
-            self.take_parts()?;
-            if self.queue.is_full() {
-                return Ok(());
+            // The queue is looked at once: whoever takes from it may make room at any moment, and a frame must not be
+            // fed while parts of the one before it are pending.
+            if self.take_parts()? {
+                return Ok(true);
             }
             match self.framed.take()? {
                 Some(Frame::CopyData(content)) => self.take_content(content)?,
                 Some(Frame::Message(message)) => self.take_message(message).await?,
                 Some(Frame::CopyBoth) => return Err(SourceError::protocol("a second CopyBothResponse")),
-                None => return Ok(()),
+                None => return Ok(false),
             }
         }
     }
 
-    fn take_parts(&mut self) -> Result<(), SourceError> {
+    /// Queues the parts that are there, as far as there is room. A streamed transaction is read back step by step,
+    /// whatever its size, because the server wants its answers meanwhile. Returns whether parts may still be pending.
+    fn take_parts(&mut self) -> Result<bool, SourceError> {
         while !self.queue.is_full() {
-            match self.assembler.next_part()? {
-                Some(part) => self.queue_part(part),
-                None => break,
+            match self.assembler.step()? {
+                Step::Part(part) => self.queue_part(part),
+                Step::More => return Ok(true),
+                Step::Done => return Ok(false),
+            }
+            if self.assembler.is_reading_back() {
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn queue_part(&mut self, part: TransactionPart) {
@@ -276,8 +309,8 @@ where
         match StreamMessage::parse(content)? {
             StreamMessage::Data { start, wal_end, payload } => {
                 self.advance(start.max(wal_end));
-                self.assembler.feed(&payload)?;
-                self.take_parts()
+                // Its parts are taken before the next frame.
+                Ok(self.assembler.feed(&payload)?)
             }
             StreamMessage::Keepalive { wal_end, reply } => {
                 self.advance(wal_end);

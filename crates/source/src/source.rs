@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relevo_connect::Stream;
 use relevo_model::{ChangeSource, Fault, FaultClass, Feedback, SourceEvent, SourceLsn};
-use relevo_pgoutput::{Assembler, MemoryStore};
+use relevo_pgoutput::{Assembler, StreamStore};
 use tokio::sync::{oneshot, watch};
 
 use crate::SourceError;
@@ -14,10 +14,6 @@ use crate::pace::{GATHER, Pace};
 use crate::pump::{CLOSE_LIMIT, Command, Ended, Pump};
 use crate::queue::{Reader, queue};
 use crate::start::{StartOptions, begin};
-
-/// Streaming of running transactions is not asked for, so nothing is ever stored; a server that sends blocks all the
-/// same is held to this.
-const STREAM_STORE_BYTES: u64 = 1 << 20;
 
 type Done = oneshot::Receiver<Result<Ended, SourceError>>;
 
@@ -37,16 +33,19 @@ pub struct PgSource {
 
 impl PgSource {
     /// Connects, checks that it is the recorded source and that the flow may go on from the slot, waits for the slot if
-    /// it is in use, and begins to stream.
+    /// it is in use, and begins to stream. `store` holds what comes of transactions that still run.
     ///
     /// # Errors
     /// [`FaultClass::Refused`] when going on would lose or repeat changes; see [`crate::Refusal`].
-    pub async fn start(options: StartOptions) -> Result<Self, SourceError> {
+    pub async fn start<T>(options: StartOptions, store: T) -> Result<Self, SourceError>
+    where
+        T: StreamStore + Send + 'static,
+    {
         let (started, ready) = oneshot::channel();
         let failed = |what: String| SourceError::Thread { what };
         std::thread::Builder::new()
             .name("relevo-source".to_owned())
-            .spawn(move || serve(&options, started))
+            .spawn(move || serve(&options, store, started))
             .map_err(|error| failed(format!("could not be started ({error})")))?;
         ready.await.map_err(|_| failed("ended before the stream began".to_owned()))?
     }
@@ -59,7 +58,11 @@ impl PgSource {
 }
 
 /// The thread: a runtime of its own, the start, then the loop.
-fn serve(options: &StartOptions, mut started: oneshot::Sender<Result<PgSource, SourceError>>) {
+fn serve<T: StreamStore>(
+    options: &StartOptions,
+    store: T,
+    mut started: oneshot::Sender<Result<PgSource, SourceError>>,
+) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -82,7 +85,7 @@ fn serve(options: &StartOptions, mut started: oneshot::Sender<Result<PgSource, S
         };
         match result {
             Ok((connection, begun)) => {
-                let (source, pump, command, done) = assemble(connection, options, begun, Some(GATHER));
+                let (source, pump, command, done) = assemble(connection, options, begun, Some(GATHER), store);
                 if started.send(Ok(source)).is_ok() {
                     let _ = done.send(pump.run(command).await);
                 }
@@ -94,18 +97,20 @@ fn serve(options: &StartOptions, mut started: oneshot::Sender<Result<PgSource, S
     });
 }
 
-type Served<S> =
-    (PgSource, Pump<S, MemoryStore>, watch::Receiver<Command>, oneshot::Sender<Result<Ended, SourceError>>);
+type Served<S, T> =
+    (PgSource, Pump<S, T>, watch::Receiver<Command>, oneshot::Sender<Result<Ended, SourceError>>);
 
 /// The two ends: what the pipeline holds, and the loop that serves the socket.
-pub(crate) fn assemble<S>(
+pub(crate) fn assemble<S, T>(
     connection: ReplicationConnection<S>,
     options: &StartOptions,
     (format, settings): (relevo_pgoutput::Format, crate::pump::PumpSettings),
     gather: Option<Duration>,
-) -> Served<S>
+    store: T,
+) -> Served<S, T>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    T: StreamStore,
 {
     let (writer, reader) = queue(options.buffer_bytes);
     let start = options.start_lsn;
@@ -114,7 +119,7 @@ where
     let (feedback, told) = watch::channel(known);
     let (command, commanded) = watch::channel(Command::Stream);
     let (finished, done) = oneshot::channel();
-    let assembler = Assembler::new(format, options.part_bytes, MemoryStore::new(STREAM_STORE_BYTES));
+    let assembler = Assembler::new(format, options.part_bytes, store);
     let monitor = options.monitor.clone();
     let pump =
         Pump::new(connection.framed, assembler, writer, told, monitor.clone(), settings, Pace::new(gather));
@@ -167,5 +172,5 @@ impl ChangeSource for PgSource {
 const _: fn() = || {
     fn sendable<T: Send + 'static>() {}
     sendable::<PgSource>();
-    sendable::<Pump<Stream, MemoryStore>>();
+    sendable::<Pump<Stream, relevo_pgoutput::MemoryStore>>();
 };

@@ -4,6 +4,9 @@
 //! never falls, gathered into blocks, compressed, and read back from the beginning. What [`Log::sync`] has returned for
 //! survives a crash of the machine; what came later may survive up to any frame, but never in part and never changed.
 //!
+//! A [`SharedSpool`] is what several parts of a program hold of one: it is there as long as one of them needs it, and
+//! lends [`Scratch`] logs, which are of no use to anybody after a crash and are never synced.
+//!
 //! What may not enter: anything that knows what a frame or a position means, async runtimes, SQL. All calls block.
 //!
 //! **Memory.** All logs of a spool together hold at most [`Sizes::buffers_bytes`] of frames that are not written yet, and
@@ -15,6 +18,7 @@ mod cut;
 mod error;
 mod file;
 mod format;
+mod lent;
 mod log;
 mod name;
 mod read;
@@ -25,6 +29,7 @@ mod walk;
 
 pub use cut::Mark;
 pub use error::SpoolError;
+pub use lent::{Scratch, ScratchFrames, SharedSpool};
 pub use log::{Log, MAX_FRAME_BYTES};
 pub use read::Frames;
 pub use shared::{Sizes, Usage};

@@ -113,6 +113,12 @@ impl Log {
         if self.buffer.frames > 0 { Some(self.buffer.last) } else { self.end.last_position() }
     }
 
+    /// What it takes of the spool: its file, and the most that the buffered frames can add to it.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.end.offset + self.buffer.reserved_bytes
+    }
+
     /// How many bytes were cut off when it was opened, because a crash had left them half written. They had never been
     /// synced.
     #[must_use]

@@ -33,6 +33,11 @@ impl Log {
     /// # Errors
     /// Errors of writing what is buffered and of opening the file; each frame has its own.
     pub fn read(&mut self) -> Result<Frames<'_>, SpoolError> {
+        self.read_detached()
+    }
+
+    /// [`Log::read`] for an owner who sees to it that the log does not change and stays as long as the frames.
+    pub(crate) fn read_detached(&mut self) -> Result<Frames<'static>, SpoolError> {
         self.check_usable()?;
         self.flush()?;
         Ok(Frames {

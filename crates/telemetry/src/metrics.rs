@@ -1,5 +1,7 @@
 //! The metrics themselves, in a registry of their own. Every label value that is known exists from the start.
 
+use std::time::Duration;
+
 use prometheus::core::Collector;
 use prometheus::{
     Counter, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -37,7 +39,11 @@ pub struct Metrics {
     batch_transactions: Histogram,
     batch_seconds: Histogram,
     buffer_bytes: IntGauge,
+    buffer_limit: IntGauge,
     spool_bytes: IntGauge,
+    spool_limit: IntGauge,
+    streamed_bytes: IntGauge,
+    reading_paused: Counter,
     slot_retained: GaugeVec,
     slot_safe: GaugeVec,
     reconnects: IntCounterVec,
@@ -91,7 +97,11 @@ impl Metrics {
             batch_transactions: histogram(names::BATCH_TRANSACTIONS, BATCH_TRANSACTIONS_BUCKETS)?,
             batch_seconds: histogram(names::BATCH_APPLY_SECONDS, BATCH_SECONDS_BUCKETS)?,
             buffer_bytes: IntGauge::with_opts(opts(names::BUFFER_BYTES))?,
+            buffer_limit: IntGauge::with_opts(opts(names::BUFFER_LIMIT))?,
             spool_bytes: IntGauge::with_opts(opts(names::SPOOL_BYTES))?,
+            spool_limit: IntGauge::with_opts(opts(names::SPOOL_LIMIT))?,
+            streamed_bytes: IntGauge::with_opts(opts(names::STREAMED_BYTES))?,
+            reading_paused: Counter::with_opts(opts(names::READING_PAUSED))?,
             slot_retained: gauges(names::SLOT_RETAINED, &[])?,
             slot_safe: gauges(names::SLOT_SAFE, &[])?,
             reconnects: counters(names::RECONNECTS, "side")?,
@@ -134,7 +144,11 @@ impl Metrics {
         register(Box::new(self.batch_transactions.clone()))?;
         register(Box::new(self.batch_seconds.clone()))?;
         register(Box::new(self.buffer_bytes.clone()))?;
+        register(Box::new(self.buffer_limit.clone()))?;
         register(Box::new(self.spool_bytes.clone()))?;
+        register(Box::new(self.spool_limit.clone()))?;
+        register(Box::new(self.streamed_bytes.clone()))?;
+        register(Box::new(self.reading_paused.clone()))?;
         register(Box::new(self.slot_retained.clone()))?;
         register(Box::new(self.slot_safe.clone()))?;
         register(Box::new(self.reconnects.clone()))?;
@@ -204,6 +218,22 @@ impl Metrics {
     /// What is held on disk, in bytes.
     pub fn set_spool_bytes(&self, bytes: u64) {
         self.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// What memory and spool may hold, in bytes.
+    pub fn set_limits(&self, buffer_bytes: u64, spool_bytes: u64) {
+        self.buffer_limit.set(i64::try_from(buffer_bytes).unwrap_or(i64::MAX));
+        self.spool_limit.set(i64::try_from(spool_bytes).unwrap_or(i64::MAX));
+    }
+
+    /// What is held of transactions that have not ended on the source, in bytes.
+    pub fn set_streamed_bytes(&self, bytes: u64) {
+        self.streamed_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// How long nothing could be read altogether; it only grows.
+    pub fn reading_paused(&self, total: Duration) {
+        self.reading_paused.inc_by((total.as_secs_f64() - self.reading_paused.get()).max(0.0));
     }
 
     /// Transactions applied since the start.

@@ -37,8 +37,16 @@ metrics! {
         "Time that the target took for a batch, commit included, in seconds.";
     BUFFER_BYTES = "relevo_buffer_bytes",
         "Changes held in memory, waiting or being applied, in bytes.";
+    BUFFER_LIMIT = "relevo_buffer_limit_bytes",
+        "What relevo_buffer_bytes may reach: the setting memory, in bytes.";
     SPOOL_BYTES = "relevo_spool_bytes",
         "Changes held on disk, in bytes.";
+    SPOOL_LIMIT = "relevo_spool_limit_bytes",
+        "What relevo_spool_bytes may reach: the setting spool_limit, in bytes.";
+    STREAMED_BYTES = "relevo_streamed_bytes",
+        "Changes of transactions that have not ended on the source, in memory or on disk, in bytes.";
+    READING_PAUSED = "relevo_reading_paused_seconds_total",
+        "Time in which nothing was read because memory was full, so that the source had to wait, in seconds.";
     SLOT_RETAINED = "relevo_slot_retained_wal_bytes",
         "WAL that the source keeps for the slot, in bytes.";
     SLOT_SAFE = "relevo_slot_safe_wal_bytes",

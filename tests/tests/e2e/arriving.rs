@@ -31,7 +31,7 @@ ALTER TABLE giant ADD COLUMN other int REFERENCES other;
 ";
 
 /// Two servers with a giant, a slow link to the target, and Relevo with these options.
-async fn slow_giant(source: Version, target: Version, more: &[&str]) -> (Pair, Relevo) {
+pub(super) async fn slow_giant(source: Version, target: Version, more: &[&str]) -> (Pair, Relevo) {
     let pair = Pair::builder(source, target).proxied().start().await;
     pair.source.sql(GIANT).await;
     pair.target_proxy().throttle(Some(SLOW_BYTES_PER_SECOND));
@@ -51,7 +51,7 @@ async fn recorded(pair: &Pair, table: &str) -> Option<(String, String)> {
 }
 
 /// Waits until a table is in this state; the LSN of its rows.
-async fn until_state(pair: &Pair, table: &str, wanted: &str) -> String {
+pub(super) async fn until_state(pair: &Pair, table: &str, wanted: &str) -> String {
     wait_until_some(&format!("{table} in state {wanted}"), PATIENCE, async || {
         match recorded(pair, table).await {
             Some((state, lsn)) if state == wanted => Ok(lsn),
@@ -61,7 +61,7 @@ async fn until_state(pair: &Pair, table: &str, wanted: &str) -> String {
     .await
 }
 
-async fn state_of(pair: &Pair, table: &str) -> String {
+pub(super) async fn state_of(pair: &Pair, table: &str) -> String {
     recorded(pair, table).await.expect("a recorded table").0
 }
 
@@ -76,7 +76,7 @@ async fn hold_indexes(pair: &Pair, table: &str) -> Database {
     holder
 }
 
-async fn until_parts(pair: &Pair, table: &str, wanted: usize) {
+pub(super) async fn until_parts(pair: &Pair, table: &str, wanted: usize) {
     let query = format!("SELECT first_block FROM relevo.table_range WHERE table_name = '{table}'");
     wait_until(&format!("{wanted} parts of {table}"), PATIENCE, async || {
         let Ok(session) = pair.target.session().await else { return false };
@@ -86,7 +86,7 @@ async fn until_parts(pair: &Pair, table: &str, wanted: usize) {
 }
 
 /// Every file below a directory.
-fn files_below(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn files_below(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let paths = entries.flatten().map(|entry| entry.path());
     paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
@@ -100,7 +100,7 @@ async fn confirmed(pair: &Pair) -> String {
 }
 
 /// Waits until the slot has passed everything that is committed on the source now.
-async fn until_slot_passes(pair: &Pair) {
+pub(super) async fn until_slot_passes(pair: &Pair) {
     let position: String = pair.source.value("SELECT pg_current_wal_insert_lsn()::text").await;
     let passed = format!(
         "SELECT confirmed_flush_lsn >= '{position}' FROM pg_replication_slots WHERE slot_name = 'relevo_e2e'"

@@ -7,3 +7,4 @@ mod copying;
 mod everything;
 mod instants;
 mod rivals;
+mod running;

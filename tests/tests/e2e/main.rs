@@ -17,6 +17,7 @@ mod refusals;
 mod review_start;
 mod review_streaming;
 mod rights;
+mod running;
 mod schema;
 mod secrets;
 mod sequences;

@@ -2,15 +2,15 @@
 //! target, and the copy's progress.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use relevo_arrivals::SharedSpool;
 use relevo_model::{FlowName, QualifiedName, Side, SourceLsn, Timestamp};
 use relevo_pipeline::{FlowEvent, FlowObserver, FlowState as PipelineState};
 use relevo_snapshot::{CopyEvent, CopyObserver, Phase, TableJob};
 use relevo_source::{SlotInfo, SourceMonitor};
+use relevo_spool::SharedSpool;
 use relevo_state::FlowState;
 use relevo_telemetry::{Board, Committed, RunState, SlotStatus, TableProgress, TableState};
 use tokio::sync::watch;
@@ -38,6 +38,8 @@ pub struct FlowBoard {
     /// Tables are still on their way: whoever streams is not consistent yet, and says so.
     copying: AtomicBool,
     spool: Mutex<Option<SharedSpool>>,
+    /// What is held behind the socket, in bytes.
+    held_bytes: AtomicU64,
 }
 
 impl FlowBoard {
@@ -56,6 +58,7 @@ impl FlowBoard {
             reason: Mutex::default(),
             copying: AtomicBool::new(false),
             spool: Mutex::default(),
+            held_bytes: AtomicU64::new(0),
         }
     }
 
@@ -221,7 +224,7 @@ impl FlowObserver for FlowBoard {
         match event {
             FlowEvent::Turn => {
                 self.board.beat();
-                self.show_spool();
+                self.show_held();
             }
             FlowEvent::State(state) => {
                 let reason = || self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -254,8 +257,8 @@ impl FlowObserver for FlowBoard {
             FlowEvent::Reached { position } => self.board.reached(position),
             FlowEvent::Durable { position } => self.board.durable(position),
             FlowEvent::Buffer { bytes } => {
-                let queued = u64::try_from(self.monitor.buffered_bytes()).unwrap_or(u64::MAX);
-                self.board.metrics().set_buffer_bytes(bytes.saturating_add(queued));
+                self.held_bytes.store(bytes, Ordering::Relaxed);
+                self.show_memory();
             }
             FlowEvent::TargetAlive => self.board.contact(Side::Target),
             FlowEvent::Failed { side, kind, text, .. } => {
@@ -349,12 +352,24 @@ impl FlowBoard {
         self.board.set_table_state(&table.to_string(), TableState::Streaming);
     }
 
-    /// The spool, to be shown.
-    pub fn spool(&self, spool: SharedSpool) {
+    /// The bound of memory, and the spool, to be shown.
+    pub fn limits(&self, memory_bytes: usize, spool: SharedSpool) {
+        let memory_bytes = u64::try_from(memory_bytes).unwrap_or(u64::MAX);
+        self.board.metrics().set_limits(memory_bytes, spool.limit_bytes());
         *self.spool.lock().unwrap_or_else(PoisonError::into_inner) = Some(spool);
     }
 
-    fn show_spool(&self) {
+    fn show_memory(&self) {
+        let queued = u64::try_from(self.monitor.buffered_bytes()).unwrap_or(u64::MAX);
+        let held = self.held_bytes.load(Ordering::Relaxed);
+        self.board.metrics().set_buffer_bytes(held.saturating_add(queued));
+    }
+
+    /// What changes without the pipeline's doing.
+    fn show_held(&self) {
+        self.show_memory();
+        self.board.metrics().set_streamed_bytes(self.monitor.streamed_bytes());
+        self.board.metrics().reading_paused(self.monitor.paused());
         let spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.board.metrics().set_spool_bytes(spool.map_or(0, |spool| spool.used_bytes()));
     }

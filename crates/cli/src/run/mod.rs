@@ -20,9 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use relevo_arrivals::{Arrivals, SharedSpool};
+use relevo_arrivals::Arrivals;
 use relevo_model::{FaultClass, FlowName};
 use relevo_snapshot::Sequences;
+use relevo_spool::SharedSpool;
 use relevo_state::FlowState;
 use relevo_telemetry::{Board, HttpOptions, HttpServer, Identity, Role};
 use tokio::signal::unix::{SignalKind, signal};
@@ -140,18 +141,25 @@ async fn follow(
     };
     helpers.push(tokio::spawn(sequences.run(end.clone())));
     let shown = Arc::clone(board);
+    let spool = SharedSpool::new(settings.spool_of(&flow), settings.spool_limit_bytes);
+    if copy.is_none()
+        && let Err(error) = spool.sweep()
+    {
+        warn!("what an earlier Relevo has left in the spool could not be removed: {error}");
+    }
     let coming = Coming {
         arrivals: Arrivals::new(move |table| shown.table_joined(table)),
-        spool: SharedSpool::new(settings.spool_of(&flow), settings.spool_limit_bytes),
+        spool: relevo_arrivals::SharedSpool::new(spool.clone()),
         opened: watch::channel(0).0,
         complete: Arc::new(AtomicBool::new(copy.is_none())),
         looking: Arc::default(),
     };
-    board.spool(coming.spool.clone());
+    board.limits(settings.memory_bytes, spool.clone());
     // Whichever ends takes the other along.
     let end_both = shutdown.child_token();
     let streaming = async {
-        let streamed = stream::Streamed { flow: flow.clone(), identity, wrong, coming: coming.clone() };
+        let streamed =
+            stream::Streamed { flow: flow.clone(), identity, wrong, coming: coming.clone(), spool };
         let result = stream::stream(settings, streamed, board, end_both.clone()).await;
         end_both.cancel();
         result
@@ -195,7 +203,7 @@ async fn bring(
     copier.run(rows, end).await?;
     if !end.is_cancelled() {
         coming.complete.store(true, Ordering::Release);
-        if let Err(error) = coming.spool.remove() {
+        if let Err(error) = coming.spool.release() {
             warn!("the spool is no longer needed, and could not be removed: {error}");
         }
     }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use relevo_arrivals::{ArrivalError, ArrivalTarget, Arrivals, SharedSpool};
+use relevo_arrivals::{ArrivalError, ArrivalTarget, Arrivals};
 use relevo_connect::ConnInfo;
 use relevo_model::{ChangeTarget, Fault, FaultClass, FlowName, Side, SourceIdentity};
 use relevo_pipeline::{Flow, FlowOptions, Opened, Sessions};
+use relevo_running::RunningStore;
 use relevo_source::{PgSource, SourceMonitor, StartOptions};
+use relevo_spool::SharedSpool;
 use relevo_target::{ApplyOrder, PgFlushProbe, PgTarget, TargetError, TargetOptions};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -24,8 +26,11 @@ use crate::run::fault::StartFault;
 use crate::run::publications::{Guarded, StreamError, Wrong, must_be_right};
 use crate::settings::RunSettings;
 
-/// Of the memory bound, this share may wait behind the socket; the rest is the batcher's and the target's.
+/// Of the memory bound, this share may wait behind the socket.
 const SOCKET_SHARE: usize = 4;
+/// And this share may be taken by transactions that still run on the source; what is left is the batcher's and the
+/// target's.
+const RUNNING_SHARE: usize = 8;
 
 /// Opening one end failed.
 #[derive(Debug, Error)]
@@ -78,6 +83,8 @@ struct Ends {
     synchronous_commit: bool,
     part_bytes: usize,
     buffer_bytes: usize,
+    running_bytes: u64,
+    spool: SharedSpool,
     receive_timeout: Duration,
     monitor: SourceMonitor,
     previous_pid: Option<i32>,
@@ -92,7 +99,7 @@ pub struct Coming {
     /// Which.
     pub arrivals: Arrivals,
     /// What they miss meanwhile.
-    pub spool: SharedSpool,
+    pub spool: relevo_arrivals::SharedSpool,
     /// How often both ends were opened.
     pub opened: watch::Sender<u64>,
     /// There are none, until some are added.
@@ -127,15 +134,15 @@ impl Sessions for Ends {
         let probe = probe.map_err(TargetError::from)??;
         let from = target.progress().applied;
         let target = self.with_arrivals(target).await?;
-        let source = PgSource::start(StartOptions {
+        let options = StartOptions {
             part_bytes: self.part_bytes,
             buffer_bytes: self.buffer_bytes,
             receive_timeout: self.receive_timeout,
             monitor: self.monitor.clone(),
             ..StartOptions::new(self.source.clone(), &self.flow, self.identity.clone(), from)
-        })
-        .await
-        .map_err(StreamError::from)?;
+        };
+        let running = RunningStore::new(self.spool.clone(), self.running_bytes);
+        let source = PgSource::start(options, running).await.map_err(StreamError::from)?;
         // Only now: what forbids to go on at all comes first.
         must_be_right(&self.wrong)?;
         self.coming.opened.send_modify(|times| *times += 1);
@@ -175,6 +182,8 @@ pub struct Streamed {
     pub wrong: watch::Receiver<Wrong>,
     /// The tables that are on their way.
     pub coming: Coming,
+    /// Where what does not fit into memory goes.
+    pub spool: SharedSpool,
 }
 
 /// Streams until `shutdown`.
@@ -188,6 +197,7 @@ pub async fn stream(
     shutdown: CancellationToken,
 ) -> Result<(), CliError> {
     let buffer_bytes = settings.memory_bytes / SOCKET_SHARE;
+    let running_bytes = settings.memory_bytes / RUNNING_SHARE;
     let ends = Ends {
         source: settings.flow.source.clone(),
         target: settings.flow.target.clone(),
@@ -196,6 +206,8 @@ pub async fn stream(
         synchronous_commit: settings.synchronous_commit == SynchronousCommitArg::On,
         part_bytes: settings.batch_bytes,
         buffer_bytes,
+        running_bytes: u64::try_from(running_bytes).unwrap_or(u64::MAX),
+        spool: streamed.spool,
         receive_timeout: settings.receive_timeout,
         monitor: board.source_monitor(),
         previous_pid: None,
@@ -205,7 +217,7 @@ pub async fn stream(
     };
     let options = FlowOptions {
         batch_bytes: settings.batch_bytes,
-        memory_bytes: settings.memory_bytes - buffer_bytes,
+        memory_bytes: settings.memory_bytes - buffer_bytes - running_bytes,
         ..FlowOptions::default()
     };
     Flow::run(ends, options, board.as_ref(), shutdown).await.map_err(|error| match error.class() {

@@ -3,5 +3,6 @@
 mod auth;
 mod begin;
 mod frames;
+mod running;
 mod server;
 mod stream;

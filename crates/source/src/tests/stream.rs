@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use relevo_model::{ChangeSource, Fault, FaultClass, Feedback, SourceEvent, SourceLsn};
+use relevo_pgoutput::{MemoryStore, StreamStore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -13,10 +14,18 @@ use crate::pump::CLOSE_LIMIT;
 use crate::source::assemble;
 use crate::{PgSource, ReplicationConnection, SourceError, StartOptions};
 
-const START: u64 = 100;
+pub(super) const START: u64 = 100;
 
 /// A source that streams from the scripted server, and the loop that serves it.
-async fn streaming(options: StartOptions) -> (PgSource, Server, JoinHandle<()>) {
+pub(super) async fn streaming(options: StartOptions) -> (PgSource, Server, JoinHandle<()>) {
+    streaming_with(options, MemoryStore::new(1 << 20)).await
+}
+
+/// The same with another store for running transactions.
+pub(super) async fn streaming_with<T>(options: StartOptions, store: T) -> (PgSource, Server, JoinHandle<()>)
+where
+    T: StreamStore<Frames: Send> + Send + 'static,
+{
     let (mut server, client) = Server::pair();
     let binding = relevo_connect::ChannelBinding::Prefer;
     let started = async {
@@ -25,23 +34,23 @@ async fn streaming(options: StartOptions) -> (PgSource, Server, JoinHandle<()>) 
         (connection, begun)
     };
     let ((connection, begun), ()) = tokio::join!(started, server.stream());
-    let (source, pump, command, done) = assemble(connection, &options, begun, None);
+    let (source, pump, command, done) = assemble(connection, &options, begun, None, store);
     let task = tokio::spawn(async move {
         let _ = done.send(pump.run(command).await);
     });
     (source, server, task)
 }
 
-fn lsn(position: u64) -> SourceLsn {
+pub(super) fn lsn(position: u64) -> SourceLsn {
     SourceLsn::new(position)
 }
 
-fn feedback(durable: u64) -> Feedback {
+pub(super) fn feedback(durable: u64) -> Feedback {
     Feedback { received: lsn(durable), applied: lsn(durable), durable: lsn(durable) }
 }
 
 /// The end of the next event, which must be a whole transaction.
-async fn end(source: &mut PgSource) -> u64 {
+pub(super) async fn end(source: &mut PgSource) -> u64 {
     match source.next().await.unwrap() {
         SourceEvent::Part(part) if part.first => part.end.unwrap().as_u64(),
         other => panic!("{other:?}"),

@@ -15,13 +15,13 @@ use relevo_tests::{
 
 /// One end of the flow with the link to it.
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(super) enum End {
     Source,
     Target,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+pub(super) enum Fault {
     KillRelevo,
     /// SIGKILL while what was sent to the target has not been read there.
     KillRelevoBeforeAFrozenTarget,
@@ -35,7 +35,7 @@ enum Fault {
     Restart(End),
 }
 
-const FAULTS: [Fault; 15] = [
+pub(super) const FAULTS: [Fault; 15] = [
     Fault::KillRelevo,
     Fault::KillRelevo,
     Fault::KillRelevoBeforeAFrozenTarget,
@@ -62,11 +62,11 @@ SELECT count(*), coalesce(min(n), 1), coalesce(max(n), 0),
 
 const APPLIED: &str = "SELECT applied_lsn::text FROM relevo.progress";
 
-struct World {
-    pair: Pair,
-    relevo: Relevo,
-    load: Pgbench,
-    rng: StdRng,
+pub(super) struct World {
+    pub pair: Pair,
+    pub relevo: Relevo,
+    pub load: Pgbench,
+    pub rng: StdRng,
 }
 
 impl World {
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// Waits until the target has moved so many times: the next fault meets a stream at full flow.
-    async fn target_moves(&self, times: u32) {
+    pub(super) async fn target_moves(&self, times: u32) {
         for _ in 0..times {
             let applied: String = self.pair.target.value(APPLIED).await;
             wait_until("the target moves", PATIENCE, async || {
@@ -107,7 +107,7 @@ impl World {
         }
     }
 
-    async fn inflict(&mut self, fault: Fault) {
+    pub(super) async fn inflict(&mut self, fault: Fault) {
         match fault {
             Fault::KillRelevo => self.relevo.restart(),
             Fault::KillRelevoBeforeAFrozenTarget => {
@@ -162,11 +162,11 @@ impl World {
     }
 }
 
-fn load(pair: &Pair) -> Pgbench {
+pub(super) fn load(pair: &Pair) -> Pgbench {
     Pgbench::start(&pair.source, DATABASE, &["-n", "-c", "2", "-R", "200", "-T", "3600"])
 }
 
-fn gapless_reader(pair: &Pair, may_forget: bool) -> Checker {
+pub(super) fn gapless_reader(pair: &Pair, may_forget: bool) -> Checker {
     let (mut longest, mut life) = (0, String::new());
     Checker::start(pair.target.config(DATABASE), NUMBERS, move |row| {
         let [count, min, max, last]: [i64; 4] = [0, 1, 2, 3].map(|column| row.get(column));
