@@ -10,6 +10,7 @@ mod chart;
 mod floor;
 mod measure;
 mod report;
+mod semaphores;
 mod tool;
 mod ways;
 mod world;

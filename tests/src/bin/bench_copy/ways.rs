@@ -7,7 +7,7 @@ use relevo_tests::{PASSWORD, RelevoBuilder, wait_until};
 
 use crate::measure::{Cpu, load_average};
 use crate::world::{DATABASE, World, client_folder};
-use crate::{floor, report, tool};
+use crate::{floor, report, semaphores, tool};
 
 /// How long one copy may take.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -123,7 +123,9 @@ async fn pgcopydb(world: &World) {
     pgcopydb.arg(folder.path().join("work"));
     pgcopydb.args(["--source", &world.source.url(DATABASE), "--target", &world.target.url(DATABASE)]);
     pgcopydb.args(more_options("PGCOPYDB_OPTIONS"));
+    let before = semaphores::present();
     tool::run(pgcopydb).await;
+    semaphores::remove_since(&before);
 }
 
 async fn native(world: &World) {
