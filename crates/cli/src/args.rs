@@ -140,6 +140,9 @@ pub struct RunArgs {
     /// From which size on a table is copied in parts. For tests: the usual size is a good one.
     #[arg(long, env = "RELEVO_COPY_SPLIT_BYTES", value_name = "SIZE", hide = true)]
     pub copy_split_bytes: Option<ByteSize>,
+    /// Say on standard output what happens, for machines: one JSON object a line. What each holds is in the README.
+    #[arg(long)]
+    pub json: bool,
     /// Address of the HTTP endpoint: metrics, health, status, live page. Default: 127.0.0.1:9187.
     #[arg(long, env = "RELEVO_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
     pub http_listen: Option<SocketAddr>,
@@ -199,6 +202,9 @@ pub struct StatusArgs {
     /// Which flow.
     #[command(flatten)]
     pub flow: FlowArgs,
+    /// Which tables may be part of it: as given to `relevo run`.
+    #[command(flatten)]
+    pub patterns: PatternArgs,
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,

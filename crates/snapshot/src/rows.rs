@@ -155,8 +155,10 @@ async fn begin_attempt(
 ) -> Result<i32, SnapshotError> {
     let schemas: Vec<&str> = jobs.iter().map(|job| job.table.schema.as_str()).collect();
     let names: Vec<&str> = jobs.iter().map(|job| job.table.name.as_str()).collect();
+    let bytes = |job: &&TableJob| i64::try_from(job.estimated_bytes).unwrap_or(i64::MAX);
+    let bytes: Vec<i64> = jobs.iter().map(bytes).collect();
     begin(target).await?;
-    let attempt = state::begin_attempt_of(&**target, &options.flow, (&schemas, &names))
+    let attempt = state::begin_attempt_of(&**target, &options.flow, (&schemas, &names, &bytes))
         .await
         .map_err(SnapshotError::state)?;
     target

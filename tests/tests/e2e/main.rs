@@ -13,6 +13,7 @@ mod identity;
 mod kills;
 mod life;
 mod plans;
+mod progress;
 mod refusals;
 mod review_start;
 mod review_streaming;
