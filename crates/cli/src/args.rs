@@ -137,7 +137,7 @@ pub struct RunArgs {
     /// connection to either database. Default: the machine's cores, from 2 to 8.
     #[arg(long, env = "RELEVO_COPY_JOBS", value_name = "NUMBER")]
     pub copy_jobs: Option<NonZeroUsize>,
-    /// From which size on a table is copied in parts. For tests: the usual size is a good one.
+    /// From which size on a table is copied in parts. For tests: usually those are that the others would wait for.
     #[arg(long, env = "RELEVO_COPY_SPLIT_BYTES", value_name = "SIZE", hide = true)]
     pub copy_split_bytes: Option<ByteSize>,
     /// Say on standard output what happens, for machines: one JSON object a line. What each holds is in the README.

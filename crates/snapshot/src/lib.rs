@@ -40,7 +40,7 @@ pub use finish::{finish_added, finish_schema};
 pub use hold::HeldSnapshot;
 pub use more::register_more;
 pub use observe::{CopyEvent, CopyObserver, Phase};
-pub use options::{CopyOptions, ExportedSnapshot, SchemaMode, Stop};
+pub use options::{CopyOptions, ExportedSnapshot, SchemaMode, Split, Stop};
 pub use pg_dump::PgDump;
 pub use plan::{CopyPlan, SchemaAction, TableJob, plan, selected_tables};
 pub use publication::{
@@ -65,7 +65,7 @@ mod tests {
             mode: SchemaMode::Auto,
             via_partition_root: false,
             jobs: std::num::NonZeroUsize::MIN,
-            split_bytes: CopyOptions::SPLIT_BYTES,
+            split: Split::WherePays,
             pg_dump: None,
         }
     }

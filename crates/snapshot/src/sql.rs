@@ -85,6 +85,15 @@ JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.pg_partition_root(c.oid)
 JOIN pg_catalog.pg_namespace AS rn ON rn.oid = r.relnamespace
 ORDER BY 1, 2";
 
+/// The indexes of these tables with their sizes in bytes: schema, table, index, size. Parameters: schemas and names.
+pub(crate) const INDEX_SIZES: &str = "
+SELECT n.nspname::text, t.relname::text, c.relname::text, coalesce(pg_catalog.pg_relation_size(c.oid), 0)
+FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS wanted (schema, name)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.schema
+JOIN pg_catalog.pg_class AS t ON t.relnamespace = n.oid AND t.relname = wanted.name
+JOIN pg_catalog.pg_index AS i ON i.indrelid = t.oid
+JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid AND c.relkind = 'i'";
+
 /// A foreign key by its table and name: whether it was validated. Parameters: the table's name, quoted; the key's.
 pub(crate) const FOREIGN_KEY: &str = "
 SELECT convalidated FROM pg_catalog.pg_constraint

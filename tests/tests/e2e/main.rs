@@ -10,6 +10,7 @@ mod copying;
 mod errors;
 mod existing;
 mod identity;
+mod keys;
 mod kills;
 mod life;
 mod plans;

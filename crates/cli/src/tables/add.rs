@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 
 use relevo_catalog::{Finding, Pattern, Selection, Severity, TableName};
-use relevo_snapshot::{CopyOptions, SchemaMode};
+use relevo_snapshot::{CopyOptions, SchemaMode, Split};
 use serde::Serialize;
 
 use super::{Flow, listed};
@@ -101,7 +101,7 @@ fn options(flow: &Flow, tables: &BTreeSet<TableName>, via_partition_root: bool) 
         mode: SchemaMode::Existing,
         via_partition_root,
         jobs: NonZeroUsize::MIN,
-        split_bytes: CopyOptions::SPLIT_BYTES,
+        split: Split::WherePays,
         pg_dump: None,
     }
 }

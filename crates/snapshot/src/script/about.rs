@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use relevo_catalog::{TableName, quote_identifier};
 
 use super::lexer::Token;
+use super::split::split;
 use super::statement::Statement;
 
 /// Whether a stored statement can run beside others of its kind on the same table: CREATE INDEX takes SHARE, which does
@@ -18,6 +19,14 @@ pub fn shares_table(statement: &str) -> bool {
     [&["create", "index"][..], &["create", "unique", "index"]].iter().any(|head| parsed.after(head).is_some())
 }
 
+/// The index that a stored statement makes, by itself or with a constraint. `SET LOCAL` statements may stand before it.
+#[must_use]
+pub fn created_index(statement: &str) -> Option<TableName> {
+    let pieces = split(statement);
+    let statement = Statement::new(pieces.last()?.text());
+    index_of(&statement).or_else(|| added_constraint(&statement)).map(|(_, index)| index)
+}
+
 /// The table of each statement, in the order of the dump; `None` when a statement is about several or none, or has to
 /// wait for something else.
 #[must_use]
@@ -26,7 +35,7 @@ pub fn tables<'a>(statements: impl IntoIterator<Item = &'a str>) -> Vec<Option<T
     let mut indexes: HashMap<TableName, TableName> = HashMap::new();
     let mut table = |text: &'a str| {
         let statement = Statement::new(text);
-        let created = created_index(&statement).or_else(|| added_constraint(&statement));
+        let created = index_of(&statement).or_else(|| added_constraint(&statement));
         if let Some((table, index)) = created {
             indexes.insert(index, table.clone());
             return Some(table);
@@ -73,7 +82,7 @@ pub fn foreign_key(statement: &str) -> Option<ForeignKey> {
 }
 
 /// `CREATE [UNIQUE] INDEX name ON [ONLY] schema.table …`: the table and the index.
-fn created_index(statement: &Statement<'_>) -> Option<(TableName, TableName)> {
+fn index_of(statement: &Statement<'_>) -> Option<(TableName, TableName)> {
     let name = match statement {
         _ if statement.begins(&["create", "index"]) => 2,
         _ if statement.begins(&["create", "unique", "index"]) => 3,
@@ -227,6 +236,18 @@ mod tests {
         );
         assert_eq!(key.referenced, TableName::new("shop", "orders"));
         assert_eq!(foreign_key("ALTER TABLE ONLY public.t ADD CONSTRAINT p PRIMARY KEY (id);"), None);
+    }
+
+    #[test]
+    fn the_index_that_is_made_is_known_by_its_name() {
+        let index = |text: &str| created_index(text).map(|index| index.quoted());
+        let settings =
+            "SET LOCAL default_tablespace = fast;\nCREATE UNIQUE INDEX \"I i\" ON shop.t USING btree (a);";
+        assert_eq!(index(settings).as_deref(), Some("\"shop\".\"I i\""));
+        let key = "ALTER TABLE ONLY public.t ADD CONSTRAINT p PRIMARY KEY (id);";
+        assert_eq!(index(key).as_deref(), Some("\"public\".\"p\""));
+        assert_eq!(index("ALTER TABLE ONLY public.t REPLICA IDENTITY USING INDEX i;"), None);
+        assert_eq!(index(""), None);
     }
 
     #[test]
