@@ -253,6 +253,9 @@ pub struct TablesArgs {
     /// Which tables may be part of it: as given to `relevo run`.
     #[command(flatten)]
     pub patterns: PatternArgs,
+    /// The pg_dump to make tables with that the target lacks; as for `relevo run`. Default: found on PATH.
+    #[arg(long, env = "RELEVO_PG_DUMP", value_name = "FILE")]
+    pub pg_dump: Option<PathBuf>,
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,

@@ -15,6 +15,7 @@
 //! Each step opens its own sessions. On the target they share an advisory lock ([`relevo_state::FlowLock::Rows`]) that
 //! whoever begins an attempt takes alone for a moment; the caller must not hold it. Whoever applies changes takes another.
 
+mod creation;
 mod engine;
 mod error;
 mod finish;
@@ -35,6 +36,7 @@ mod session;
 mod sql;
 mod unchanged;
 
+pub use creation::{Creation, creation};
 pub use error::SnapshotError;
 pub use finish::{finish_added, finish_schema};
 pub use hold::HeldSnapshot;

@@ -63,7 +63,7 @@ async fn dump(
     snapshot: &ExportedSnapshot,
     encoding: &str,
 ) -> Result<(String, String), SnapshotError> {
-    let part = |section| pg_dump.dump(&options.source, &snapshot.name, encoding, section);
+    let part = |section| pg_dump.dump(&options.source, (Some(&snapshot.name), encoding), &[], section);
     tokio::try_join!(part(Section::PreData), part(Section::PostData))
 }
 

@@ -27,7 +27,7 @@ pub use queue::{
 };
 pub use range::{CopiedRange, begin_range, finish_range, forget_ranges, ranges};
 pub use statement::{
-    NewStatement, PendingStatement, finish_statement, is_pending, pending_statements,
+    NewStatement, PendingStatement, append_statements, finish_statement, is_pending, pending_statements,
     save_statements, still_pending,
 };
 pub use table::{

@@ -3,6 +3,7 @@
 //! What may not enter: knowledge of the product's insides; see the harness crate's rule.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod adding;
 mod arriving;
 mod commands;
 mod connections;

@@ -47,6 +47,21 @@ pub fn tables<'a>(statements: impl IntoIterator<Item = &'a str>) -> Vec<Option<T
     statements.into_iter().map(&mut table).collect()
 }
 
+/// What a statement of the schema's first part is about, when that is a schema or a type: its creation, owner, values,
+/// or what it is allowed. The schema comes without a name of its own.
+#[must_use]
+pub fn schema_or_type(statement: &str) -> Option<(String, Option<String>)> {
+    let statement = Statement::new(statement);
+    let schema = [&["create", "schema"][..], &["alter", "schema"]];
+    if let Some(head) = schema.into_iter().find(|head| statement.begins(head)) {
+        return Some((statement.name(head.len())?, None));
+    }
+    let types = [&["create", "type"][..], &["alter", "type"], &["create", "domain"], &["alter", "domain"]];
+    let head = types.into_iter().find(|head| statement.begins(head))?;
+    let (name, _) = qualified(&statement, head.len())?;
+    Some((name.schema, Some(name.name)))
+}
+
 /// What a foreign key is called and which tables it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignKey {
@@ -223,6 +238,29 @@ mod tests {
         ]);
         assert_eq!(found[2].as_deref(), Some("\"other\".\"u\""));
         assert_eq!(found[3], None);
+    }
+
+    #[test]
+    fn schemas_and_types_are_told_from_everything_else() {
+        let found = |text: &str| {
+            schema_or_type(text).map(|(schema, name)| format!("{schema}.{}", name.unwrap_or_default()))
+        };
+        assert_eq!(found("CREATE SCHEMA \"My shop\";").as_deref(), Some("My shop."));
+        assert_eq!(found("ALTER SCHEMA shop OWNER TO me;").as_deref(), Some("shop."));
+        for text in [
+            "CREATE TYPE shop.mood AS ENUM (\n    'sad; or',\n    'ok'\n);",
+            "ALTER TYPE shop.mood OWNER TO me;",
+            "CREATE DOMAIN shop.mood AS integer\n\tCONSTRAINT c CHECK ((VALUE > 0));",
+        ] {
+            assert_eq!(found(text).as_deref(), Some("shop.mood"), "{text}");
+        }
+        for text in [
+            "CREATE TABLE shop.mood (a int);",
+            "CREATE TYPE unqualified;",
+            "GRANT ALL ON TYPE shop.mood TO me;",
+        ] {
+            assert_eq!(found(text), None, "{text}");
+        }
     }
 
     #[test]

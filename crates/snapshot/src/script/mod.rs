@@ -13,7 +13,7 @@ mod transform;
 mod tests;
 
 pub use about::{
-    ForeignKey, created_index, foreign_key, shares_table, tables as tables_of_statements,
+    ForeignKey, created_index, foreign_key, schema_or_type, shares_table, tables as tables_of_statements,
 };
 pub use keys::key_parts;
 #[cfg(test)]
