@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio_postgres::types::FromSqlOwned;
 
@@ -12,7 +13,7 @@ use crate::compare::Comparison;
 use crate::database::Database;
 use crate::install::Version;
 use crate::proxy::Proxy;
-use crate::relevo::{PATIENCE, RelevoBuilder};
+use crate::relevo::{PATIENCE, RelevoBuilder, new_spool};
 use crate::wait::wait_until_some;
 
 /// The flow's name in the tests: its slot and publication are `relevo_e2e`.
@@ -58,7 +59,7 @@ impl PairBuilder {
         } else {
             None
         };
-        Pair { source, target, proxies }
+        Pair { source, target, proxies, spool: new_spool() }
     }
 }
 
@@ -70,6 +71,7 @@ pub struct Pair {
     /// Where they go.
     pub target: Node,
     proxies: Option<(Proxy, Proxy)>,
+    spool: Arc<TempDir>,
 }
 
 impl Pair {
@@ -124,7 +126,7 @@ impl Pair {
     /// `relevo run` for the flow `e2e`; add options and start it.
     #[must_use]
     pub fn relevo(&self) -> RelevoBuilder {
-        RelevoBuilder::run(&self.source_url(), &self.target_url()).name(FLOW)
+        RelevoBuilder::run(&self.source_url(), &self.target_url()).name(FLOW).spool(&self.spool)
     }
 
     /// Another command of `relevo` for the flow, such as `status`.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::cluster::PASSWORD;
 use crate::endpoint::{self, Metrics, Response};
@@ -28,6 +29,8 @@ pub struct RelevoBuilder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     http: Option<Arc<Port>>,
+    /// Where it keeps what tables have missed; goes with the last process that was started from here.
+    spool: Option<Arc<TempDir>>,
 }
 
 impl RelevoBuilder {
@@ -36,7 +39,8 @@ impl RelevoBuilder {
     pub fn run(source_url: &str, target_url: &str) -> Self {
         let http = Arc::new(Port::reserve());
         let listen = format!("127.0.0.1:{}", http.number());
-        Self { arguments: Vec::new(), environment: Vec::new(), http: Some(http) }
+        Self { arguments: Vec::new(), environment: Vec::new(), http: Some(http), spool: None }
+            .spool(&new_spool())
             .args(["run", "--log-format", "json", "--http-listen", &listen])
             .args(["--source", source_url, "--target", target_url])
     }
@@ -44,7 +48,7 @@ impl RelevoBuilder {
     /// Any other command.
     #[must_use]
     pub fn command(arguments: &[&str]) -> Self {
-        Self { arguments: Vec::new(), environment: Vec::new(), http: None }.args(arguments)
+        Self { arguments: Vec::new(), environment: Vec::new(), http: None, spool: None }.args(arguments)
     }
 
     /// Adds an argument.
@@ -68,6 +72,14 @@ impl RelevoBuilder {
     #[must_use]
     pub fn name(self, name: &str) -> Self {
         self.args(["--name", name])
+    }
+
+    /// Lets it keep what tables have missed in this folder, as others do that work for the same flow. A Relevo that is
+    /// killed leaves it there.
+    #[must_use]
+    pub fn spool(mut self, folder: &Arc<TempDir>) -> Self {
+        self.spool = Some(Arc::clone(folder));
+        self
     }
 
     /// Sets an environment variable.
@@ -109,10 +121,18 @@ impl RelevoBuilder {
         if let Ok(filter) = std::env::var("RELEVO_LOG") {
             command.env("RELEVO_LOG", filter);
         }
+        if let Some(spool) = &self.spool {
+            command.env("RELEVO_SPOOL", spool.path());
+        }
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("relevo starts")
     }
+}
+
+/// A folder for what tables have missed.
+pub(crate) fn new_spool() -> Arc<TempDir> {
+    Arc::new(tempfile::tempdir().expect("a temporary folder"))
 }
 
 /// How a command ended and what it said.

@@ -139,9 +139,12 @@ pub struct RunArgs {
     /// connection to either database. Default: the machine's cores, from 2 to 8.
     #[arg(long, env = "RELEVO_COPY_JOBS", value_name = "NUMBER")]
     pub copy_jobs: Option<NonZeroUsize>,
-    /// From which size on a table is copied in parts. For tests: the usual size is a good one.
+    /// From which size on a table is copied in parts. For tests: usually those are that the others would wait for.
     #[arg(long, env = "RELEVO_COPY_SPLIT_BYTES", value_name = "SIZE", hide = true)]
     pub copy_split_bytes: Option<ByteSize>,
+    /// Say on standard output what happens, for machines: one JSON object a line. What each holds is in the README.
+    #[arg(long)]
+    pub json: bool,
     /// Address of the HTTP endpoint: metrics, health, status, live page. Default: 127.0.0.1:9187.
     #[arg(long, env = "RELEVO_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
     pub http_listen: Option<SocketAddr>,
@@ -201,6 +204,9 @@ pub struct StatusArgs {
     /// Which flow.
     #[command(flatten)]
     pub flow: FlowArgs,
+    /// Which tables may be part of it: as given to `relevo run`.
+    #[command(flatten)]
+    pub patterns: PatternArgs,
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,
@@ -249,6 +255,9 @@ pub struct TablesArgs {
     /// Which tables may be part of it: as given to `relevo run`.
     #[command(flatten)]
     pub patterns: PatternArgs,
+    /// The pg_dump to make tables with that the target lacks; as for `relevo run`. Default: found on PATH.
+    #[arg(long, env = "RELEVO_PG_DUMP", value_name = "FILE")]
+    pub pg_dump: Option<PathBuf>,
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,

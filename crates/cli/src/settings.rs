@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 use relevo_catalog::Selection;
 use relevo_connect::ConnInfo;
 use relevo_model::{FlowName, Side};
-use relevo_snapshot::CopyOptions;
+use relevo_snapshot::Split;
 use serde::Deserialize;
 
 use crate::args::{FlowArgs, LogFormat, PatternArgs, RunArgs, SchemaArg, SynchronousCommitArg, TableArgs};
@@ -171,8 +171,8 @@ pub struct RunSettings {
     pub pg_dump: Option<PathBuf>,
     /// How many things the copy does at the same time.
     pub copy_jobs: NonZeroUsize,
-    /// From which size on a table is copied in parts.
-    pub copy_split_bytes: u64,
+    /// Which tables are copied in parts.
+    pub copy_split: Split,
     /// Where HTTP listens.
     pub http_listen: SocketAddr,
     /// The greatest batch.
@@ -336,10 +336,10 @@ impl File {
             schema: args.schema.or(self.schema.mode).unwrap_or(SchemaArg::Auto),
             pg_dump: self.pg_dump(args.pg_dump.as_deref()),
             copy_jobs: args.copy_jobs.or(self.copy.jobs).unwrap_or_else(default_copy_jobs),
-            copy_split_bytes: args
+            copy_split: args
                 .copy_split_bytes
                 .or(self.copy.split_bytes)
-                .map_or(CopyOptions::SPLIT_BYTES, |size| size.as_u64()),
+                .map_or(Split::WherePays, |size| Split::From(size.as_u64())),
             http_listen: args.http_listen.or(self.http.listen).unwrap_or(DEFAULT_HTTP_LISTEN),
             batch_bytes: bytes(batch),
             memory_bytes: bytes(memory),

@@ -1,14 +1,18 @@
 //! `relevo status`: how the flow is, from what both databases say. Works whether or not Relevo runs, and with either side
 //! unreachable: then it says so and shows the rest.
 
+mod copying;
+
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use relevo_catalog::{Selection, TableInfo, TableName};
 use relevo_connect::SqlSession;
 use relevo_model::{FlowName, Side, SourceLsn, Timestamp};
 use relevo_source::inspect_slot;
 use relevo_state::{FlowState, TableState};
-use relevo_telemetry::{Role, SlotStatus, TableCounts};
+use relevo_telemetry::{CopyProgress, Role, SlotStatus, TableCounts};
 use serde::Serialize;
 use tokio_postgres::types::PgLsn;
 
@@ -45,6 +49,7 @@ struct Status {
     last_commit_time: Option<String>,
     slot: Option<SlotStatus>,
     tables: TableCounts,
+    copy: Option<CopyProgress>,
     errors: u64,
     unreachable: Vec<Unreachable>,
 }
@@ -63,6 +68,8 @@ struct TargetSide {
     applied: Option<SourceLsn>,
     commit_time: Option<Timestamp>,
     tables: TableCounts,
+    recorded: BTreeSet<TableName>,
+    copy: Option<CopyProgress>,
     errors: u64,
 }
 
@@ -85,6 +92,7 @@ struct SourceSide {
 /// [`CliError::Failed`]: neither side answers, or none of them knows the flow.
 pub async fn run(args: &StatusArgs, file: &File) -> Result<(), CliError> {
     let settings = file.flow(&args.flow)?;
+    let selection = file.selection(&args.patterns)?;
     let source = connect::session(&settings.source, Side::Source).await;
     let target = connect::session(&settings.target, Side::Target).await;
     let mut unreachable = Vec::new();
@@ -95,7 +103,7 @@ pub async fn run(args: &StatusArgs, file: &File) -> Result<(), CliError> {
     }
     let (source, target) = (source.ok(), target.ok());
     let flow = flow_of(&settings, source.as_ref(), target.as_ref(), &unreachable).await?;
-    let on_target = match &target {
+    let mut on_target = match &target {
         Some(session) => read_target(session, &flow).await?,
         None => TargetSide::default(),
     };
@@ -103,6 +111,11 @@ pub async fn run(args: &StatusArgs, file: &File) -> Result<(), CliError> {
         Some(session) => read_source(session, &flow).await?,
         None => SourceSide::default(),
     };
+    if let Some(source) = &source
+        && on_target.state.is_some()
+    {
+        on_target.tables.not_added = not_added(source, &selection, &on_target.recorded).await?;
+    }
     if on_target.state.is_none() && on_source.slot.is_none() && unreachable.is_empty() {
         return Err(CliError::failed(format!(
             "there is no flow {flow} between these databases: begin one with relevo run, or give its --name"
@@ -191,6 +204,8 @@ async fn read_target(target: &SqlSession, flow: &FlowName) -> Result<TargetSide,
     let there = |state| matches!(state, TableState::Copied | TableState::Streaming);
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let errors = relevo_state::error_count(&**target, flow).await.map_err(failed)?;
+    let pace = relevo_state::copy_pace(&**target, flow).await.map_err(failed)?;
+    let is_complete = record.as_ref().is_some_and(|record| record.copied);
     Ok(TargetSide {
         known: true,
         state: record.map(|record| (record.state, record.detail, record.state_at)),
@@ -199,7 +214,10 @@ async fn read_target(target: &SqlSession, flow: &FlowName) -> Result<TargetSide,
         tables: TableCounts {
             copied: count(tables.iter().filter(|table| there(table.state)).count()),
             total: count(tables.len()),
+            not_added: 0,
         },
+        recorded: tables.iter().map(|table| TableName::new(&table.schema, &table.name)).collect(),
+        copy: (!is_complete && !tables.is_empty()).then(|| copying::progress(&tables, pace)),
         errors: errors.unsigned_abs(),
     })
 }
@@ -225,6 +243,22 @@ async fn read_source(source: &SqlSession, flow: &FlowName) -> Result<SourceSide,
             safe_bytes: slot.safe_wal_bytes.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
         }),
     })
+}
+
+/// How many tables of the source are chosen and not part of the flow; partitions count as the table at their top.
+async fn not_added(
+    source: &SqlSession,
+    selection: &Selection,
+    recorded: &BTreeSet<TableName>,
+) -> Result<u64, CliError> {
+    let failed = |error: relevo_catalog::CatalogError| CliError::failed(chain(&error));
+    let all = relevo_catalog::user_tables(source).await.map_err(failed)?;
+    let top = |table: &TableInfo| table.partition_root.clone().unwrap_or_else(|| table.name.clone());
+    let part_of_flow = |table: &&TableInfo| recorded.contains(&table.name);
+    let ours: BTreeSet<TableName> = all.iter().filter(part_of_flow).map(top).collect();
+    let tops: BTreeSet<TableName> = all.iter().map(top).collect();
+    let others = tops.difference(&ours).filter(|top| selection.matches(top)).count();
+    Ok(u64::try_from(others).unwrap_or(u64::MAX))
 }
 
 /// What follows from both sides.
@@ -275,6 +309,7 @@ fn status(flow: &FlowName, source: SourceSide, target: TargetSide, unreachable: 
         last_commit_time: target.commit_time.map(output::time),
         slot: source.slot,
         tables: target.tables,
+        copy: target.copy.map(|copy| copying::of_process(copy, source.active)),
         errors: target.errors,
         unreachable,
     }
@@ -325,6 +360,13 @@ fn text(status: &Status) -> String {
         },
     );
     line("tables", format!("{} of {} copied", status.tables.copied, status.tables.total));
+    if status.tables.not_added > 0 {
+        let count = status.tables.not_added;
+        line("", format!("{count} more on the source are not part of the flow (relevo tables lists them)"));
+    }
+    for text in status.copy.iter().flat_map(copying::lines) {
+        line("copy", text);
+    }
     line("errors", format!("{} written down (relevo errors lists them)", status.errors));
     for side in &status.unreachable {
         line("UNREACHABLE", format!("{}: {}", side.side, side.error));

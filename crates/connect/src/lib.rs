@@ -21,6 +21,7 @@ mod home;
 mod host;
 mod info;
 mod libpq;
+mod merging;
 mod options;
 mod parse;
 mod password;

@@ -17,6 +17,7 @@ use tokio_postgres::{
 
 use crate::adapter::{Negotiated, Ready};
 use crate::attempts::{Authenticated, ServerState, dial, dial_each};
+use crate::merging::Merging;
 use crate::server_error::{ServerMessage, chain, is_lost};
 use crate::startup::SessionSettings;
 use crate::{ChannelBinding, ConnInfo, ConnectError, Dialed, Host, Place, Stream};
@@ -206,7 +207,7 @@ async fn log_in(
     // back.
     config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
     let (client, connection) = config
-        .connect_raw(stream, Ready { binding: channel_binding })
+        .connect_raw(Merging::new(stream), Ready { binding: channel_binding })
         .await
         .map_err(|error| refused(info, at.clone(), &error))?;
     let driver = Driver::start(connection, at.clone());
@@ -291,7 +292,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn start(mut connection: Connection<Stream, Negotiated<Stream>>, at: Place) -> Self {
+    fn start(mut connection: Connection<Merging<Stream>, Negotiated<Merging<Stream>>>, at: Place) -> Self {
         let (sender, end) = watch::channel(None);
         let task = tokio::spawn(async move {
             let error = loop {

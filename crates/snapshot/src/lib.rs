@@ -15,6 +15,7 @@
 //! Each step opens its own sessions. On the target they share an advisory lock ([`relevo_state::FlowLock::Rows`]) that
 //! whoever begins an attempt takes alone for a moment; the caller must not hold it. Whoever applies changes takes another.
 
+mod creation;
 mod engine;
 mod error;
 mod finish;
@@ -35,12 +36,13 @@ mod session;
 mod sql;
 mod unchanged;
 
+pub use creation::{Creation, creation};
 pub use error::SnapshotError;
 pub use finish::{finish_added, finish_schema};
 pub use hold::HeldSnapshot;
 pub use more::register_more;
 pub use observe::{CopyEvent, CopyObserver, Phase};
-pub use options::{CopyOptions, ExportedSnapshot, SchemaMode, Stop};
+pub use options::{CopyOptions, ExportedSnapshot, SchemaMode, Split, Stop};
 pub use pg_dump::PgDump;
 pub use plan::{CopyPlan, SchemaAction, TableJob, plan, selected_tables};
 pub use publication::{
@@ -65,7 +67,7 @@ mod tests {
             mode: SchemaMode::Auto,
             via_partition_root: false,
             jobs: std::num::NonZeroUsize::MIN,
-            split_bytes: CopyOptions::SPLIT_BYTES,
+            split: Split::WherePays,
             pg_dump: None,
         }
     }

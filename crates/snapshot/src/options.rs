@@ -50,17 +50,22 @@ pub struct CopyOptions {
     /// How many tables, parts of tables and indexes are worked on at the same time. Each takes a session on either
     /// side, and holds about half a MiB of rows in memory, or four times the longest row when that is more.
     pub jobs: NonZeroUsize,
-    /// A table of at least so many bytes is copied in parts of at least half of that, when there are several jobs;
-    /// see [`CopyOptions::SPLIT_BYTES`].
-    pub split_bytes: u64,
+    /// Which tables are copied in parts.
+    pub split: Split,
     /// The `pg_dump` to use; `None`: the one on PATH, or a sufficient one in the places where packages put it.
     pub pg_dump: Option<PathBuf>,
 }
 
-impl CopyOptions {
-    /// What is usual for [`CopyOptions::split_bytes`]. A part costs about ten round trips and a transaction, which 64 MiB
-    /// (half a second of COPY) make negligible; and with less, a lost link would not repeat noticeably less.
-    pub const SPLIT_BYTES: u64 = 128 << 20;
+/// Which tables are copied in parts, when there are several jobs. Parts keep all jobs busy up to the end, and a lost link
+/// repeats only its part; but their rows cannot be written frozen, which takes a tenth of the target's processor time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Split {
+    /// Those that are clearly larger than a job's share of all tables, so that the others would wait for them; and those
+    /// that take minutes.
+    #[default]
+    WherePays,
+    /// Those of at least so many bytes, in parts of at least half of that.
+    From(u64),
 }
 
 /// Whether the work is to end. Every wait of a copy ends within about a second of it; what was not committed is

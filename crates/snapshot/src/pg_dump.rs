@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use relevo_catalog::TableName;
 use relevo_connect::ConnInfo;
 use relevo_model::Side;
 
@@ -74,15 +75,16 @@ impl PgDump {
         }
     }
 
-    /// Dumps a section of the source's schema as the snapshot shows it.
+    /// Dumps a section of the source's schema as the snapshot shows it, or as it is now. `relations`: of these tables and
+    /// sequences only, with what belongs to them, but without the types and schemas that they need; none: everything.
     ///
     /// # Errors
     /// [`SnapshotError::PgDumpFailed`] and what [`ConnInfo::libpq_env`] may say.
     pub(crate) async fn dump(
         &self,
         source: &ConnInfo,
-        snapshot: &str,
-        encoding: &str,
+        (snapshot, encoding): (Option<&str>, &str),
+        relations: &[TableName],
         section: Section,
     ) -> Result<String, SnapshotError> {
         let mut command = Command::new(&self.path);
@@ -95,7 +97,9 @@ impl PgDump {
             .args(["--schema-only", "--format=plain", "--no-password", "--exclude-schema=relevo"])
             .args(["--no-publications", "--no-subscriptions"])
             .arg(format!("--encoding={encoding}"))
-            .arg(format!("--snapshot={snapshot}"))
+            .args(snapshot.map(|snapshot| format!("--snapshot={snapshot}")))
+            // In double quotes nothing is a pattern.
+            .args(relations.iter().map(|relation| format!("--table={}", relation.quoted())))
             .arg(match section {
                 Section::PreData => "--section=pre-data",
                 Section::PostData => "--section=post-data",

@@ -41,6 +41,8 @@ pub struct TableJob {
     pub estimated_bytes: u64,
     /// The planner's number of rows on the source, if it has one.
     pub estimated_rows: Option<u64>,
+    /// The sizes of its indexes on the source, in bytes, when they are still to be made on the target.
+    pub index_bytes: BTreeMap<TableName, u64>,
 }
 
 /// What a copy is going to do.
@@ -126,6 +128,8 @@ pub async fn plan(
     }
     if action == Action::Existing {
         jobs.iter_mut().for_each(|job| job.filled_by_extension = false);
+    } else {
+        measure_indexes(source, &tables, &mut jobs).await?;
     }
     let schema = match action {
         Action::Copy => SchemaAction::Copy(find_pg_dump(source, options).await?),
@@ -135,7 +139,7 @@ pub async fn plan(
     Ok(CopyPlan { schema, tables, jobs, findings })
 }
 
-async fn find_pg_dump(source: &Client, options: &CopyOptions) -> Result<PgDump, SnapshotError> {
+pub(crate) async fn find_pg_dump(source: &Client, options: &CopyOptions) -> Result<PgDump, SnapshotError> {
     let row = source
         .query_one(sql::VERSION, &[])
         .await
@@ -199,11 +203,43 @@ fn jobs(tables: &[TableInfo], via_partition_root: bool) -> Vec<TableJob> {
                 filled_by_extension: table.extension.is_some(),
                 estimated_bytes: u64::try_from(bytes).unwrap_or(0),
                 estimated_rows: u64::try_from(rows).ok(),
+                index_bytes: BTreeMap::new(),
             }
         })
         .collect();
     jobs.sort_by(|a, b| b.estimated_bytes.cmp(&a.estimated_bytes).then_with(|| a.table.cmp(&b.table)));
     jobs
+}
+
+/// Adds the sizes of the indexes, which say how long it takes to build them.
+async fn measure_indexes(
+    source: &Client,
+    tables: &[TableInfo],
+    jobs: &mut [TableJob],
+) -> Result<(), SnapshotError> {
+    let numbers: BTreeMap<TableName, usize> =
+        jobs.iter().enumerate().map(|(number, job)| (job.table.clone(), number)).collect();
+    let number_of = |table: &TableInfo| {
+        // A partition is a job of its own, or goes with the tree that it is of.
+        numbers.get(&table.name).or_else(|| numbers.get(table.partition_root.as_ref()?)).copied()
+    };
+    let numbers: BTreeMap<&TableName, usize> =
+        tables.iter().filter_map(|table| Some((&table.name, number_of(table)?))).collect();
+    let schemas: Vec<&str> = numbers.keys().map(|table| table.schema.as_str()).collect();
+    let names: Vec<&str> = numbers.keys().map(|table| table.name.as_str()).collect();
+    let rows = source
+        .query(sql::INDEX_SIZES, &[&schemas, &names])
+        .await
+        .map_err(SnapshotError::source_sql("measuring the indexes"))?;
+    for row in rows {
+        let table = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+        let index = TableName::new(table.schema.clone(), row.get::<_, String>(2));
+        let job = numbers.get(&table).and_then(|number| jobs.get_mut(*number));
+        if let Some(job) = job {
+            job.index_bytes.insert(index, u64::try_from(row.get::<_, i64>(3)).unwrap_or(0));
+        }
+    }
+    Ok(())
 }
 
 /// The columns whose values are copied; generated ones are computed anew on the target.

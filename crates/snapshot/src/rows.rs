@@ -1,6 +1,7 @@
 //! The rows, with what belongs to each table alone: which tables of which snapshot. How the work is shared out is the
 //! engine's matter.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use relevo_catalog::{PublishedTable, TableInfo, TableName};
@@ -10,6 +11,7 @@ use relevo_state::{self as state, PendingStatement};
 
 use crate::engine::{Engine, Table, import_snapshot};
 use crate::plan::{CopyPlan, TableJob};
+use crate::script::{created_index, shares_table};
 use crate::session::{Sessions, begin, commit};
 use crate::unchanged::check_tables;
 use crate::{CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, Phase, SnapshotError, Stop, sql};
@@ -138,7 +140,7 @@ async fn bring(
                     Table::new(job, *rows_are_there, there.get(&job.table).copied(), own)
                 })
                 .collect();
-            tables.sort_by_key(|table| (table.lacks_rows(), std::cmp::Reverse(table.job.estimated_bytes)));
+            tables.sort_by_key(|table| (table.lacks_rows(), Reverse(table.effort_bytes())));
             let engine = Engine::new(&sessions, (snapshot, observer), (attempt, encoding), tables);
             let (rows, bytes) = engine.run().await?;
             Ok(RowsCopied { tables: missing.len(), rows, bytes })
@@ -155,8 +157,10 @@ async fn begin_attempt(
 ) -> Result<i32, SnapshotError> {
     let schemas: Vec<&str> = jobs.iter().map(|job| job.table.schema.as_str()).collect();
     let names: Vec<&str> = jobs.iter().map(|job| job.table.name.as_str()).collect();
+    let bytes = |job: &&TableJob| i64::try_from(job.estimated_bytes).unwrap_or(i64::MAX);
+    let bytes: Vec<i64> = jobs.iter().map(bytes).collect();
     begin(target).await?;
-    let attempt = state::begin_attempt_of(&**target, &options.flow, (&schemas, &names))
+    let attempt = state::begin_attempt_of(&**target, &options.flow, (&schemas, &names, &bytes))
         .await
         .map_err(SnapshotError::state)?;
     target
@@ -194,7 +198,21 @@ async fn own_statements(
             own.entry((*table).clone()).or_default().push(statement);
         }
     }
+    for job in jobs {
+        if let Some(statements) = own.get_mut(&job.table) {
+            statements.sort_by_key(|pending| order(pending, job));
+        }
+    }
     Ok(own)
+}
+
+/// Indexes come first: they are built side by side, and what has to have the table for itself needs them, not they it. The
+/// largest begins first, because what takes longest must not begin last.
+fn order(pending: &PendingStatement, job: &TableJob) -> (bool, Reverse<u64>, i32) {
+    let shares = shares_table(&pending.statement);
+    let index = created_index(&pending.statement).filter(|_| shares);
+    let bytes = index.and_then(|index| job.index_bytes.get(&index)).copied().unwrap_or(0);
+    (!shares, Reverse(bytes), pending.ordinal)
 }
 
 /// Remembers what the source has counted for tables of which updates and deletes are not published, so that those

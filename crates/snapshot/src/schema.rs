@@ -1,14 +1,18 @@
 //! The schema on its way to the target: types, functions and tables before the rows; indexes, constraints and triggers
 //! are stored for after them.
 
-use relevo_catalog::TableName;
+use std::collections::BTreeSet;
+
+use relevo_catalog::{TableInfo, TableKind, TableName};
 use relevo_connect::SqlSession;
 use relevo_model::Side;
 use relevo_state::{self as state, NewStatement};
 
 use crate::pg_dump::{PgDump, Section};
 use crate::plan::{CopyPlan, SchemaAction, foreign_rows};
-use crate::script::{Adapted, AdaptedStatement, TargetFacts, summary, tables_of_statements, transform};
+use crate::script::{
+    Adapted, AdaptedStatement, TargetFacts, key_parts, summary, tables_of_statements, transform,
+};
 use crate::session::{Sessions, begin, commit};
 use crate::{CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, Phase, SnapshotError, Stop, sql};
 
@@ -59,7 +63,7 @@ async fn dump(
     snapshot: &ExportedSnapshot,
     encoding: &str,
 ) -> Result<(String, String), SnapshotError> {
-    let part = |section| pg_dump.dump(&options.source, &snapshot.name, encoding, section);
+    let part = |section| pg_dump.dump(&options.source, (Some(&snapshot.name), encoding), &[], section);
     tokio::try_join!(part(Section::PreData), part(Section::PostData))
 }
 
@@ -72,7 +76,7 @@ fn adapt(dump: &(String, String), facts: &TargetFacts, observer: &dyn CopyObserv
 }
 
 /// What the target has, for adapting the dump to it.
-async fn facts(target: &SqlSession) -> Result<TargetFacts, SnapshotError> {
+pub(crate) async fn facts(target: &SqlSession) -> Result<TargetFacts, SnapshotError> {
     // Since version 16 a member of a role may be kept from acting for it.
     let act_for = if target.server_version_num() >= 160_000 { "SET" } else { "MEMBER" };
     let row = target
@@ -103,24 +107,55 @@ async fn create(
     let phase = Phase::Schema;
     observer.event(CopyEvent::PhaseStarted { phase, steps: before.statements.len(), estimated_bytes: 0 });
     begin(target).await?;
+    run_all(&before.statements, target, || observer.event(CopyEvent::StepFinished { phase })).await?;
+    record(options, plan, target).await?;
+    let after = for_later(&after.statements, &plan.tables);
+    state::save_statements(&**target, &options.flow, &after).await.map_err(SnapshotError::state)?;
+    commit(target).await
+}
+
+/// The statements as they are stored until the rows are there.
+pub(crate) fn for_later(statements: &[AdaptedStatement], tables: &[TableInfo]) -> Vec<NewStatement> {
+    let statements = keys_in_two(statements, tables);
+    let tables = tables_of_statements(statements.iter().map(|statement| statement.sql.as_str()));
+    let with_table = |(statement, table): (&AdaptedStatement, Option<TableName>)| NewStatement {
+        table: table.map(|table| (table.schema, table.name)),
+        statement: statement.alone(),
+    };
+    statements.iter().zip(tables).map(with_table).collect()
+}
+
+/// The statements with the keys of tables that are not partitioned as an index and a constraint. Of tables that do not
+/// take part nobody knows whether they are partitioned; they have no rows either.
+fn keys_in_two(statements: &[AdaptedStatement], tables: &[TableInfo]) -> Vec<AdaptedStatement> {
+    let ordinary = tables.iter().filter(|table| table.kind == TableKind::Ordinary);
+    let ordinary: BTreeSet<&TableName> = ordinary.map(|table| &table.name).collect();
+    let tables = tables_of_statements(statements.iter().map(|statement| statement.sql.as_str()));
+    let in_two = |(statement, table): (&AdaptedStatement, Option<TableName>)| {
+        let parts = table.filter(|table| ordinary.contains(table)).and_then(|_| key_parts(&statement.sql));
+        let Some(parts) = parts else { return vec![statement.clone()] };
+        let part = |sql| AdaptedStatement { settings: statement.settings.clone(), sql };
+        vec![part(parts.index), part(parts.constraint)]
+    };
+    statements.iter().zip(tables).flat_map(in_two).collect()
+}
+
+/// Runs the statements in the open transaction.
+pub(crate) async fn run_all(
+    statements: &[AdaptedStatement],
+    target: &SqlSession,
+    done: impl Fn(),
+) -> Result<(), SnapshotError> {
     let mut settings = "";
-    for statement in &before.statements {
+    for statement in statements {
         if statement.settings != settings {
             run(target, statement, &statement.settings).await?;
             settings = &statement.settings;
         }
         run(target, statement, &statement.sql).await?;
-        observer.event(CopyEvent::StepFinished { phase });
+        done();
     }
-    record(options, plan, target).await?;
-    let tables = tables_of_statements(after.statements.iter().map(|statement| statement.sql.as_str()));
-    let with_table = |(statement, table): (&AdaptedStatement, Option<TableName>)| NewStatement {
-        table: table.map(|table| (table.schema, table.name)),
-        statement: statement.alone(),
-    };
-    let after: Vec<NewStatement> = after.statements.iter().zip(tables).map(with_table).collect();
-    state::save_statements(&**target, &options.flow, &after).await.map_err(SnapshotError::state)?;
-    commit(target).await
+    Ok(())
 }
 
 async fn run(target: &SqlSession, statement: &AdaptedStatement, text: &str) -> Result<(), SnapshotError> {

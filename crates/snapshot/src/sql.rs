@@ -45,6 +45,11 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint AS c
        pg_catalog.has_table_privilege(t.oid, 'UPDATE, DELETE, TRUNCATE')
 FROM (SELECT (($1::text)::pg_catalog.regclass)::pg_catalog.oid) AS t (oid)";
 
+/// In a transaction: what is created is created as by a session of the copy.
+pub(crate) const AS_A_COPY: &str = "
+SET LOCAL session_replication_role = replica; SET LOCAL check_function_bodies = off;
+SET LOCAL client_min_messages = warning";
+
 /// Makes the transaction one that has something to commit, and so to flush.
 pub(crate) const WRITE_COMMIT: &str = "SELECT pg_catalog.pg_current_xact_id()";
 
@@ -84,6 +89,63 @@ JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.n
 JOIN pg_catalog.pg_class AS r ON r.oid = pg_catalog.pg_partition_root(c.oid)
 JOIN pg_catalog.pg_namespace AS rn ON rn.oid = r.relnamespace
 ORDER BY 1, 2";
+
+/// The indexes of these tables with their sizes in bytes: schema, table, index, size. Parameters: schemas and names.
+pub(crate) const INDEX_SIZES: &str = "
+SELECT n.nspname::text, t.relname::text, c.relname::text, coalesce(pg_catalog.pg_relation_size(c.oid), 0)
+FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS wanted (schema, name)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.schema
+JOIN pg_catalog.pg_class AS t ON t.relnamespace = n.oid AND t.relname = wanted.name
+JOIN pg_catalog.pg_index AS i ON i.indrelid = t.oid
+JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid AND c.relkind = 'i'";
+
+/// What tables need that `pg_dump --table` leaves out: types, and sequences that their defaults use, which users made.
+/// Schema, name, and whether it is a sequence. Parameters: the tables' schemas and names.
+pub(crate) const NEEDED: &str = "
+WITH RECURSIVE wanted AS (
+    SELECT c.oid
+    FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS w (schema, name)
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = w.schema
+    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = w.name),
+needed (oid) AS (
+    SELECT a.atttypid FROM wanted JOIN pg_catalog.pg_attribute AS a ON a.attrelid = wanted.oid
+     WHERE a.attnum > 0 AND NOT a.attisdropped
+    UNION
+    SELECT part.oid FROM needed JOIN pg_catalog.pg_type AS t ON t.oid = needed.oid
+    CROSS JOIN LATERAL (
+        SELECT t.typelem UNION ALL SELECT t.typbasetype
+        UNION ALL SELECT pg_catalog.unnest(ARRAY[r.rngtypid, r.rngsubtype]) FROM pg_catalog.pg_range AS r
+                   WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+        UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute AS a
+                   WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS part (oid)
+     WHERE part.oid <> 0),
+objects (classid, oid, schema, name, sequence) AS (
+    SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, t.typnamespace, t.typname, false
+    FROM needed JOIN pg_catalog.pg_type AS t ON t.oid = needed.oid
+    LEFT JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid
+    WHERE t.typtype IN ('c', 'd', 'e', 'r') AND coalesce(c.relkind = 'c', true)
+    UNION
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, s.oid, s.relnamespace, s.relname, true
+    FROM wanted JOIN pg_catalog.pg_attrdef AS f ON f.adrelid = wanted.oid
+    JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid
+     AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+    JOIN pg_catalog.pg_class AS s ON s.oid = d.refobjid AND s.relkind = 'S')
+SELECT n.nspname::text, o.name::text, o.sequence
+FROM objects AS o JOIN pg_catalog.pg_namespace AS n ON n.oid = o.schema
+WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                  WHERE d.classid = o.classid AND d.objid = o.oid AND d.deptype = 'e')
+ORDER BY 1, 2";
+
+/// Which of these types, or relations, there are. Parameters: schemas and names; whether relations are asked for.
+pub(crate) const THERE: &str = "
+SELECT w.schema, w.name
+FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS w (schema, name)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = w.schema
+WHERE CASE WHEN $3::bool
+           THEN EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.relnamespace = n.oid AND c.relname = w.name)
+           ELSE EXISTS (SELECT FROM pg_catalog.pg_type AS t WHERE t.typnamespace = n.oid AND t.typname = w.name)
+      END";
 
 /// A foreign key by its table and name: whether it was validated. Parameters: the table's name, quoted; the key's.
 pub(crate) const FOREIGN_KEY: &str = "

@@ -114,12 +114,13 @@ const SAY_STATE: &str = "WITH other AS MATERIALIZED (SELECT EXISTS (SELECT FROM 
      WHERE NOT other.works AND name = $1 AND (state, detail) IS DISTINCT FROM ($2, $3)) \
      SELECT NOT works FROM other";
 const MARK_SCHEMA_READY: &str = "UPDATE relevo.flow SET schema_ready = true WHERE name = $1";
-const BEGIN_ATTEMPT: &str =
-    "UPDATE relevo.flow SET copy_attempt = copy_attempt + 1 WHERE name = $1 RETURNING copy_attempt";
+const BEGIN_ATTEMPT: &str = "UPDATE relevo.flow SET copy_attempt = copy_attempt + 1, copy_bytes_per_second = NULL, \
+     copy_remaining_seconds = NULL WHERE name = $1 RETURNING copy_attempt";
 const READ_ATTEMPT: &str = "SELECT copy_attempt FROM relevo.flow WHERE name = $1";
 const RESET_SOME: &str = "UPDATE relevo.table_state AS t SET state = 'pending', copied_lsn = NULL, copied_rows = NULL, \
-     copied_bytes = NULL, updated_at = pg_catalog.now() \
-     FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) AS wanted (schema_name, table_name) \
+     copied_bytes = NULL, total_bytes = wanted.bytes, updated_at = pg_catalog.now() \
+     FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::int8[])) \
+     AS wanted (schema_name, table_name, bytes) \
      WHERE t.flow = $1 AND t.schema_name = wanted.schema_name AND t.table_name = wanted.table_name";
 const RESET_TABLES: &str = "UPDATE relevo.table_state SET state = 'pending', copied_lsn = NULL, copied_rows = NULL, \
      copied_bytes = NULL, updated_at = pg_catalog.now() WHERE flow = $1";
@@ -333,7 +334,7 @@ pub async fn mark_schema_ready(client: &impl GenericClient, name: &FlowName) -> 
     done.map(drop).map_err(StateError::sql("recording that the schema is there"))
 }
 
-/// Begins a copy of some tables, given as schemas and names: these are pending again, the others stay as they are.
+/// Begins a copy of some tables, given as schemas, names and sizes on the source in bytes: these are pending again, the others stay as they are.
 /// Returns the number of this attempt. Call it in a transaction.
 ///
 /// # Errors
@@ -341,10 +342,11 @@ pub async fn mark_schema_ready(client: &impl GenericClient, name: &FlowName) -> 
 pub async fn begin_attempt_of(
     client: &impl GenericClient,
     name: &FlowName,
-    (schemas, tables): (&[&str], &[&str]),
+    (schemas, tables, total_bytes): (&[&str], &[&str], &[i64]),
 ) -> Result<i32, StateError> {
     let error = "beginning a copy";
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&name.as_str(), &schemas, &tables];
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&name.as_str(), &schemas, &tables, &total_bytes];
     client.execute(RESET_SOME, &parameters).await.map_err(StateError::sql(error))?;
     let row = client.query_one(BEGIN_ATTEMPT, &[&name.as_str()]).await.map_err(StateError::sql(error))?;
     Ok(row.get(0))

@@ -5,6 +5,7 @@
 //!
 //! Every function takes a [`GenericClient`], so that a caller puts several of them in one transaction.
 
+mod copying;
 mod error;
 mod flow;
 mod install;
@@ -13,6 +14,7 @@ mod range;
 mod statement;
 mod table;
 
+pub use copying::{CopyPace, SentTable, copy_pace, note_copy};
 pub use error::StateError;
 pub use flow::{
     ADVANCE_PROGRESS, FlowLock, FlowRecord, FlowState, StoredProgress, begin_attempt_of, begin_streaming,
@@ -25,8 +27,8 @@ pub use queue::{
 };
 pub use range::{CopiedRange, begin_range, finish_range, forget_ranges, ranges};
 pub use statement::{
-    NewStatement, PendingStatement, finish_statement, is_pending, pending_statements, save_statements,
-    still_pending,
+    NewStatement, PendingStatement, append_statements, finish_statement, is_pending, pending_statements,
+    save_statements, still_pending,
 };
 pub use table::{
     JOIN_TABLES, OtherTable, TableRecord, TableState, copied_counts, drop_streaming_table, drop_table,

@@ -5,9 +5,15 @@ use tokio_postgres::GenericClient;
 
 use crate::StateError;
 
+const STORING: &str = "storing schema statements";
 const FORGET: &str = "DELETE FROM relevo.schema_statement WHERE flow = $1";
 const SAVE: &str = "INSERT INTO relevo.schema_statement (flow, ordinal, schema_name, table_name, statement) \
      SELECT $1, ordinal::integer, schema_name, table_name, statement \
+     FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[])) \
+     WITH ORDINALITY AS s (schema_name, table_name, statement, ordinal)";
+const APPEND: &str = "INSERT INTO relevo.schema_statement (flow, ordinal, schema_name, table_name, statement) \
+     SELECT $1, s.ordinal::integer + (SELECT coalesce(pg_catalog.max(l.ordinal), 0) FROM relevo.schema_statement AS l \
+     WHERE l.flow = $1), s.schema_name, s.table_name, s.statement \
      FROM ROWS FROM (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[])) \
      WITH ORDINALITY AS s (schema_name, table_name, statement, ordinal)";
 const PENDING: &str = "SELECT ordinal, schema_name, table_name, statement FROM relevo.schema_statement \
@@ -47,13 +53,33 @@ pub async fn save_statements(
     flow: &FlowName,
     statements: &[NewStatement],
 ) -> Result<(), StateError> {
-    let action = "storing schema statements";
-    client.execute(FORGET, &[&flow.as_str()]).await.map_err(StateError::sql(action))?;
+    client.execute(FORGET, &[&flow.as_str()]).await.map_err(StateError::sql(STORING))?;
+    store(client, flow, statements, SAVE).await
+}
+
+/// Stores statements behind those that are stored. Call it in a transaction that holds the flow's row.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn append_statements(
+    client: &impl GenericClient,
+    flow: &FlowName,
+    statements: &[NewStatement],
+) -> Result<(), StateError> {
+    store(client, flow, statements, APPEND).await
+}
+
+async fn store(
+    client: &impl GenericClient,
+    flow: &FlowName,
+    statements: &[NewStatement],
+    insert: &str,
+) -> Result<(), StateError> {
     let table = |new: &NewStatement| new.table.clone().unzip();
     let (schemas, names): (Vec<_>, Vec<_>) = statements.iter().map(table).unzip();
     let texts: Vec<&str> = statements.iter().map(|new| new.statement.as_str()).collect();
-    let done = client.execute(SAVE, &[&flow.as_str(), &schemas, &names, &texts]).await;
-    done.map(drop).map_err(StateError::sql(action))
+    let done = client.execute(insert, &[&flow.as_str(), &schemas, &names, &texts]).await;
+    done.map(drop).map_err(StateError::sql(STORING))
 }
 
 /// The statements that were not run yet, in order.

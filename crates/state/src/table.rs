@@ -63,8 +63,12 @@ pub struct TableRecord {
     pub insert_only: bool,
     /// The LSN that its copied rows are of.
     pub copied_lsn: Option<SourceLsn>,
-    /// How many rows were copied.
+    /// How many rows were copied, or sent so far.
     pub copied_rows: Option<i64>,
+    /// The same in bytes of COPY text.
+    pub copied_bytes: Option<i64>,
+    /// What its rows occupied on the source when their copy was begun, in bytes.
+    pub total_bytes: Option<i64>,
     /// Of an insert-only table: the updates and deletes that the source had counted when it was last looked at.
     pub source_changes: Option<i64>,
 }
@@ -72,7 +76,8 @@ pub struct TableRecord {
 const REGISTER: &str = "INSERT INTO relevo.table_state (flow, schema_name, table_name, state, insert_only) \
      VALUES ($1, $2, $3, 'pending', $4) \
      ON CONFLICT (flow, schema_name, table_name) DO UPDATE SET insert_only = excluded.insert_only";
-const READ: &str = "SELECT schema_name, table_name, state, insert_only, copied_lsn, copied_rows, source_changes \
+const READ: &str = "SELECT schema_name, table_name, state, insert_only, copied_lsn, copied_rows, source_changes, \
+     copied_bytes, total_bytes \
      FROM relevo.table_state WHERE flow = $1 ORDER BY schema_name, table_name";
 const COPYING: &str = "UPDATE relevo.table_state SET state = 'copying', updated_at = pg_catalog.now() \
      WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
@@ -170,6 +175,8 @@ pub async fn tables(client: &impl GenericClient, flow: &FlowName) -> Result<Vec<
                 copied_lsn: row.get::<_, Option<PgLsn>>(4).map(|lsn| SourceLsn::new(lsn.into())),
                 copied_rows: row.get(5),
                 source_changes: row.get(6),
+                copied_bytes: row.get(7),
+                total_bytes: row.get(8),
             })
         })
         .collect()

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use relevo_model::{Side, SourceLsn, Timestamp};
 
+use crate::pace::{Pace, remaining_seconds};
 use crate::status::{CopyProgress, LastError, StatusSnapshot, TableCounts, side_label};
 use crate::{Clock, Lag, Metrics, Role, RunState, SlotStatus, TableProgress, TableState, TelemetryError};
 
@@ -91,7 +92,9 @@ struct Inner {
     lag: Lag,
     slot: Option<SlotStatus>,
     tables: BTreeMap<String, TableProgress>,
+    not_added: u64,
     copy_phase: Option<String>,
+    pace: Pace,
     errors: u64,
     last_error: Option<LastError>,
 }
@@ -126,7 +129,9 @@ impl Board {
             lag: Lag::new(now),
             slot: None,
             tables: BTreeMap::new(),
+            not_added: 0,
             copy_phase: None,
+            pace: Pace::default(),
             errors: 0,
             last_error: None,
         };
@@ -251,6 +256,11 @@ impl Board {
         self.inner().tables = tables.into_iter().map(|table| (table.name.clone(), table)).collect();
     }
 
+    /// So many tables of the source are chosen by the patterns and are not part of the flow.
+    pub fn set_not_added(&self, count: u64) {
+        self.inner().not_added = count;
+    }
+
     /// A table has come further.
     pub fn set_table_state(&self, name: &str, state: TableState) {
         if let Some(table) = self.inner().tables.get_mut(name) {
@@ -261,6 +271,7 @@ impl Board {
     /// What the initial copy is doing, in a word or two; `None`: nothing.
     pub fn set_copy_phase(&self, phase: Option<&str>) {
         let mut inner = self.inner();
+        inner.pace.end();
         inner.copy_phase = match phase {
             Some(phase) => Some(phase.to_owned()),
             // A copy that was made stays to be seen.
@@ -268,10 +279,18 @@ impl Board {
         };
     }
 
+    /// Rows begin to flow, from now on.
+    pub fn rows_begin(&self) {
+        self.inner().pace.begin(self.clock.now());
+    }
+
     /// Rows of a table were copied, so many more than before.
     pub fn copied(&self, name: &str, rows: u64, bytes: u64) {
         self.metrics.copied(rows, bytes);
-        if let Some(table) = self.inner().tables.get_mut(name) {
+        let now = self.clock.now();
+        let mut inner = self.inner();
+        inner.pace.sent(bytes, now);
+        if let Some(table) = inner.tables.get_mut(name) {
             table.rows += rows;
             table.bytes += bytes;
         }
@@ -305,6 +324,12 @@ impl Board {
         });
     }
 
+    /// How far the initial copy is, now; `None` when none was made by this process.
+    #[must_use]
+    pub fn copy_progress(&self) -> Option<CopyProgress> {
+        self.inner().copy(self.clock.now())
+    }
+
     /// Everything that is known, now.
     #[must_use]
     pub fn snapshot(&self) -> StatusSnapshot {
@@ -333,7 +358,7 @@ impl Board {
             last_error: inner.last_error.clone(),
             transactions_applied: self.metrics.transactions_applied(),
             buffer_bytes: self.metrics.buffer_bytes(),
-            copy: inner.copy(),
+            copy: inner.copy(now),
             version: self.identity.version.clone(),
             started_at: self.started_at.clone(),
         }
@@ -384,6 +409,8 @@ impl Board {
             self.metrics.set_flow(inner.state, inner.role, inner.epoch);
             self.metrics.set_slot(inner.slot.as_ref());
             self.metrics.set_tables(inner.tables_by_state());
+            self.metrics.set_not_added(inner.not_added);
+            self.metrics.set_copy(inner.copy(now).as_ref());
         }
         self.metrics.set_heartbeat_age(self.beat_age_seconds());
         self.metrics.render()
@@ -397,17 +424,20 @@ impl Inner {
 
     fn table_counts(&self) -> TableCounts {
         let copied = self.tables.values().filter(|table| table.state >= TableState::Copied).count();
-        TableCounts { copied: copied as u64, total: self.tables.len() as u64 }
+        TableCounts { copied: copied as u64, total: self.tables.len() as u64, not_added: self.not_added }
     }
 
-    fn copy(&self) -> Option<CopyProgress> {
+    fn copy(&self, now: Timestamp) -> Option<CopyProgress> {
         let phase = self.copy_phase.clone()?;
+        let bytes_per_second = self.pace.bytes_per_second(now);
         let tables: Vec<TableProgress> = self.tables.values().cloned().collect();
         Some(CopyProgress {
             phase,
             rows: tables.iter().map(|table| table.rows).sum(),
             bytes: tables.iter().map(|table| table.bytes).sum(),
             total_bytes_estimate: tables.iter().map(|table| table.total_bytes_estimate).sum(),
+            bytes_per_second,
+            remaining_seconds: remaining_seconds(tables.iter(), bytes_per_second),
             tables,
         })
     }

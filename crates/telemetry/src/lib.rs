@@ -11,6 +11,7 @@ mod http;
 mod lag;
 mod metrics;
 pub mod names;
+mod pace;
 mod process;
 mod status;
 

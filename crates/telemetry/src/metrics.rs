@@ -12,7 +12,7 @@ use relevo_model::Side;
 use crate::names::{self, MetricName};
 use crate::process;
 use crate::status::side_label;
-use crate::{Lag, LagBytes, Role, RunState, SlotStatus, TableState, TelemetryError};
+use crate::{CopyProgress, Lag, LagBytes, Role, RunState, SlotStatus, TableState, TelemetryError};
 
 /// From half a millisecond to ten minutes.
 const COMMIT_TO_VISIBLE_BUCKETS: &[f64] = &[
@@ -50,7 +50,10 @@ pub struct Metrics {
     errors: IntCounterVec,
     copy_rows: IntCounter,
     copy_bytes: IntCounter,
+    copy_total_bytes: GaugeVec,
+    copy_remaining: GaugeVec,
     tables: GaugeVec,
+    tables_not_added: IntGauge,
     role: GaugeVec,
     epoch: IntGauge,
     flow_state: GaugeVec,
@@ -108,7 +111,10 @@ impl Metrics {
             errors: counters(names::ERRORS, "kind")?,
             copy_rows: IntCounter::with_opts(opts(names::COPY_ROWS))?,
             copy_bytes: IntCounter::with_opts(opts(names::COPY_BYTES))?,
+            copy_total_bytes: gauges(names::COPY_TOTAL_BYTES, &[])?,
+            copy_remaining: gauges(names::COPY_REMAINING, &[])?,
             tables: gauges(names::TABLES, &["state"])?,
+            tables_not_added: IntGauge::with_opts(opts(names::TABLES_NOT_ADDED))?,
             role: gauges(names::ROLE, &["role"])?,
             epoch: IntGauge::with_opts(opts(names::EPOCH))?,
             flow_state: gauges(names::FLOW_STATE, &["state"])?,
@@ -155,7 +161,10 @@ impl Metrics {
         register(Box::new(self.errors.clone()))?;
         register(Box::new(self.copy_rows.clone()))?;
         register(Box::new(self.copy_bytes.clone()))?;
+        register(Box::new(self.copy_total_bytes.clone()))?;
+        register(Box::new(self.copy_remaining.clone()))?;
         register(Box::new(self.tables.clone()))?;
+        register(Box::new(self.tables_not_added.clone()))?;
         register(Box::new(self.role.clone()))?;
         register(Box::new(self.epoch.clone()))?;
         register(Box::new(self.flow_state.clone()))?;
@@ -287,6 +296,15 @@ impl Metrics {
         for (state, count) in TableState::ALL.iter().zip(counts) {
             self.tables.with_label_values(&[state.as_str()]).set(float(count));
         }
+    }
+
+    pub(crate) fn set_not_added(&self, count: u64) {
+        self.tables_not_added.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn set_copy(&self, copy: Option<&CopyProgress>) {
+        set_if_known(&self.copy_total_bytes, &[], copy.and_then(|copy| copy.total_bytes_estimate));
+        set_if_known(&self.copy_remaining, &[], copy.and_then(|copy| copy.remaining_seconds));
     }
 
     pub(crate) fn set_flow(&self, state: RunState, role: Role, epoch: u64) {

@@ -59,8 +59,14 @@ metrics! {
         "Rows copied by the initial copy.";
     COPY_BYTES = "relevo_copy_bytes_total",
         "Data copied by the initial copy, in bytes.";
+    COPY_TOTAL_BYTES = "relevo_copy_total_bytes",
+        "Size on the source of the tables that are being copied or were, in bytes. Absent when no copy was made.";
+    COPY_REMAINING = "relevo_copy_remaining_seconds",
+        "How long the rows that are missing will take at the present rate, in seconds. Absent when that is not known, or no copy was made.";
     TABLES = "relevo_tables",
         "Replicated tables, by state.";
+    TABLES_NOT_ADDED = "relevo_tables_not_added",
+        "Tables of the source that the patterns choose and that are not replicated: they came after the copy, or were taken out.";
     ROLE = "relevo_role",
         "1 for the role that the node has, 0 for the other.";
     EPOCH = "relevo_epoch",

@@ -133,6 +133,11 @@ pub struct CopyProgress {
     pub bytes: u64,
     /// The size of all tables on the source, in bytes, as far as it is known.
     pub total_bytes_estimate: Option<u64>,
+    /// How fast rows arrive, in bytes of COPY text a second; `null`: none do, or it is too early to say.
+    pub bytes_per_second: Option<u64>,
+    /// How long the rows that are missing will take at this rate, in seconds; indexes and constraints come on top. 0 when
+    /// all rows are there; `null`: not known.
+    pub remaining_seconds: Option<u64>,
     /// Each table.
     pub tables: Vec<TableProgress>,
 }
@@ -144,6 +149,9 @@ pub struct TableCounts {
     pub copied: u64,
     /// All.
     pub total: u64,
+    /// Tables of the source that the patterns choose and that are not part of the flow: they came later, or were taken
+    /// out.
+    pub not_added: u64,
 }
 
 /// The last thing that went wrong.

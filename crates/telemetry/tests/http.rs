@@ -169,6 +169,7 @@ async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
         "relevo_batch_apply_seconds_count",
         "relevo_tables{state=\"pending\"}",
         "relevo_tables{state=\"streaming\"}",
+        "relevo_tables_not_added",
         "relevo_role{role=\"primary\"}",
         "relevo_flow_state{state=\"failed\"}",
     ] {
@@ -271,6 +272,7 @@ async fn every_metric_is_declared_in_one_place_and_only_there() {
         retained_bytes: Some(1),
         safe_bytes: Some(1),
     }));
+    fixture.board.set_copy_phase(Some("rows"));
     let (_, types) = parse(&fixture.get("/metrics").await.body);
     let mut declared: Vec<&str> = names::ALL.iter().map(|metric| metric.name).collect();
     declared.sort_unstable();
@@ -297,6 +299,7 @@ async fn the_status_document_keeps_its_contract() {
     fixture.board.set_name("shop");
 
     feed(&fixture);
+    fixture.board.set_not_added(2);
     fixture.board.set_copy_phase(Some("rows"));
     let answer = fixture.get("/api/status").await;
     let status = answer.json();
@@ -313,7 +316,7 @@ async fn the_status_document_keeps_its_contract() {
         "lag_bytes": 2000,
         "lag_seconds": 2.0,
         "slot": {"name": "relevo_shop", "wal_status": "reserved", "retained_bytes": 123, "safe_bytes": null},
-        "tables": {"copied": 1, "total": 1},
+        "tables": {"copied": 1, "total": 1, "not_added": 2},
         // The full disk and the missing row.
         "errors": 2,
         "version": "1.2.3",
@@ -323,10 +326,44 @@ async fn the_status_document_keeps_its_contract() {
     }
     assert_eq!(status["copy"]["total_bytes_estimate"], 400);
     assert_eq!(status["copy"]["tables"][0]["rows"], 13);
+    assert_eq!(status["copy"]["bytes_per_second"], Value::Null);
+    assert_eq!(status["copy"]["remaining_seconds"], 0);
     assert_eq!(status["last_error"]["kind"], "disk_full");
     assert_eq!(status["started_at"], "2025-05-08T06:13:20Z");
     let read: StatusSnapshot = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(read, fixture.board.snapshot(), "it reads back as what was written");
+}
+
+#[tokio::test]
+async fn a_copy_under_way_says_how_fast_it_is_and_how_long_it_takes() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    let table = |name: &str, state| TableProgress {
+        name: name.to_owned(),
+        state,
+        rows: 0,
+        bytes: 0,
+        total_bytes_estimate: Some(4000),
+    };
+    let board = &fixture.board;
+    let absent = parse(&fixture.get("/metrics").await.body).0;
+    assert!(!absent.contains_key("relevo_copy_total_bytes"), "no copy was made");
+    board.set_tables(vec![table("public.a", TableState::Copying), table("public.b", TableState::Pending)]);
+    board.set_copy_phase(Some("rows"));
+    board.rows_begin();
+    fixture.wait(10);
+    board.copied("public.a", 20, 2000);
+    let copy = fixture.get("/api/status").await.json()["copy"].clone();
+    assert_eq!((&copy["rows"], &copy["bytes"]), (&20.into(), &2000.into()));
+    assert_eq!((&copy["bytes_per_second"], &copy["remaining_seconds"]), (&200.into(), &30.into()));
+    let (samples, _) = parse(&fixture.get("/metrics").await.body);
+    assert_sample(&samples, "relevo_copy_total_bytes", 8000.0);
+    assert_sample(&samples, "relevo_copy_remaining_seconds", 30.0);
+    // The rows are there; what follows them has no rate.
+    board.set_table_state("public.a", TableState::Copied);
+    board.set_table_state("public.b", TableState::Copied);
+    board.set_copy_phase(Some("indexes"));
+    let copy = fixture.get("/api/status").await.json()["copy"].clone();
+    assert_eq!((&copy["bytes_per_second"], &copy["remaining_seconds"]), (&Value::Null, &0.into()));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! What may not enter: knowledge of the product's insides; see the harness crate's rule.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod adding;
 mod arriving;
 mod commands;
 mod connections;
@@ -10,9 +11,11 @@ mod copying;
 mod errors;
 mod existing;
 mod identity;
+mod keys;
 mod kills;
 mod life;
 mod plans;
+mod progress;
 mod refusals;
 mod review_start;
 mod review_streaming;

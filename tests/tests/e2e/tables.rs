@@ -27,7 +27,7 @@ fn why_not(list: &Value, table: &str) -> Option<String> {
 }
 
 /// Waits until all these tables follow the stream, and nothing is left to do.
-async fn joined(pair: &Pair, tables: &[&str]) {
+pub async fn joined(pair: &Pair, tables: &[&str]) {
     wait_until_some(&format!("{tables:?} follow the stream"), PATIENCE, async || {
         let names = tables.join("', '");
         let query = format!(
@@ -42,7 +42,7 @@ async fn joined(pair: &Pair, tables: &[&str]) {
 }
 
 /// Writes to a table over and over until told to stop, and to another one that was there all the time.
-async fn write(source: &Node, table: &str, stop: &tokio::sync::watch::Receiver<bool>) {
+pub async fn write(source: &Node, table: &str, stop: &tokio::sync::watch::Receiver<bool>) {
     let session = source.connect(DATABASE).await;
     let mut round = 0;
     while !*stop.borrow() {
@@ -58,9 +58,9 @@ async fn write(source: &Node, table: &str, stop: &tokio::sync::watch::Receiver<b
     }
 }
 
-const OLD: &str = "CREATE TABLE old (id int PRIMARY KEY, note text); INSERT INTO old VALUES (1, 'one');";
-const NEW: &str = "CREATE TABLE new (id int PRIMARY KEY, note text);";
-const ROWS: &str = "INSERT INTO new SELECT n, 'row ' || n FROM generate_series(1, 20000) n";
+pub const OLD: &str = "CREATE TABLE old (id int PRIMARY KEY, note text); INSERT INTO old VALUES (1, 'one');";
+pub const NEW: &str = "CREATE TABLE new (id int PRIMARY KEY, note text);";
+pub const ROWS: &str = "INSERT INTO new SELECT n, 'row ' || n FROM generate_series(1, 20000) n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_is_added_under_writes_and_the_others_never_stop() {
@@ -101,7 +101,7 @@ async fn a_table_is_added_under_writes_and_the_others_never_stop() {
 }
 
 /// Waits until the table that was there all the time has changed on the target.
-async fn moved(pair: &Pair) {
+pub async fn moved(pair: &Pair) {
     let before: String = pair.target.value("SELECT note FROM old WHERE id = 1").await;
     wait_until_some("old changes on the target", PATIENCE, async || {
         let now: String = pair.target.value("SELECT note FROM old WHERE id = 1").await;
@@ -157,18 +157,29 @@ async fn a_table_that_the_target_cannot_take_is_refused_and_nothing_changes() {
     let mut relevo = pair.relevo().start();
     relevo.wait_until_streaming().await;
     pair.source
-        .sql("CREATE TABLE missing (id int PRIMARY KEY); CREATE TABLE hollow (id int) PARTITION BY LIST (id)")
+        .sql(
+            "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1';
+             CREATE TABLE missing (id int PRIMARY KEY DEFAULT one()); CREATE TABLE hollow (id int) PARTITION BY LIST (id)",
+        )
         .await;
     pair.sql_on_both("CREATE TABLE filled (id int PRIMARY KEY); INSERT INTO filled VALUES (1)").await;
     pair.target.sql("CREATE TABLE hollow (id int) PARTITION BY LIST (id)").await;
     for (table, says) in [
         ("public.missing", "pg_dump --schema-only --table"),
+        ("public.missing", "function public.one() does not exist"),
         ("public.filled", "holds rows that Relevo did not bring"),
         ("public.hollow", "has no partition yet"),
     ] {
         let refused = tables(&pair, &["add", table]).expect_code(3).stderr;
         assert!(refused.contains(table) && refused.contains(says), "{refused}");
     }
+    let refused =
+        tables(&pair, &["add", "public.missing", "--pg-dump", "/nowhere/pg_dump"]).expect_code(3).stderr;
+    assert!(
+        refused.contains("pg_dump --schema-only --table") && refused.contains("/nowhere/pg_dump"),
+        "{refused}"
+    );
+    assert!(!pair.target.value::<bool>("SELECT to_regclass('public.missing') IS NOT NULL").await);
     assert!(
         tables(&pair, &["add", "public.typo"])
             .expect_code(1)

@@ -12,11 +12,13 @@ use relevo_snapshot::{CopyEvent, CopyObserver, Phase, TableJob};
 use relevo_source::{SlotInfo, SourceMonitor};
 use relevo_spool::SharedSpool;
 use relevo_state::FlowState;
-use relevo_telemetry::{Board, Committed, RunState, SlotStatus, TableProgress, TableState};
+use relevo_telemetry::{Board, Committed, CopyProgress, RunState, SlotStatus, TableProgress, TableState};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::output;
+use crate::run::lines::Lines;
 use crate::run::progress::CopyBar;
 
 /// What the flow says of itself, to be stored on the target.
@@ -40,12 +42,14 @@ pub struct FlowBoard {
     spool: Mutex<Option<SharedSpool>>,
     /// What is held behind the socket, in bytes.
     held_bytes: AtomicU64,
+    /// Where machines are told what happens, if they are.
+    lines: Mutex<Option<Lines>>,
 }
 
 impl FlowBoard {
-    /// A board for one flow.
+    /// A board for one flow. `lines`: where machines are told what happens.
     #[must_use]
-    pub fn new(board: Arc<Board>) -> Self {
+    pub fn new(board: Arc<Board>, lines: Option<Lines>) -> Self {
         let (said, _) = watch::channel((FlowState::Preparing, None));
         Self {
             board,
@@ -59,7 +63,26 @@ impl FlowBoard {
             copying: AtomicBool::new(false),
             spool: Mutex::default(),
             held_bytes: AtomicU64::new(0),
+            lines: Mutex::new(lines),
         }
+    }
+
+    /// Tells machines what happens, if they are to be told.
+    fn say(&self, event: &str, fields: impl FnOnce() -> Value) {
+        if let Some(lines) = &*self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
+            lines.say(event, fields());
+        }
+    }
+
+    /// Everything was said.
+    pub fn no_more_lines(&self) {
+        *self.lines.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// How far the copy is; `None` when this process has made none.
+    #[must_use]
+    pub fn copy_progress(&self) -> Option<CopyProgress> {
+        self.board.copy_progress()
     }
 
     /// The view of the replication connection that outlives each connection.
@@ -119,6 +142,11 @@ impl FlowBoard {
         self.warned.lock().unwrap_or_else(PoisonError::into_inner).remove(text);
     }
 
+    /// So many tables are chosen by the patterns and are not part of the flow.
+    pub fn not_added(&self, count: usize) {
+        self.board.set_not_added(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
     /// Sequences of the target were set to where the source's stand.
     pub fn sequences_set(&self, count: usize) {
         self.board.metrics().sequences_set(u64::try_from(count).unwrap_or(u64::MAX));
@@ -143,11 +171,15 @@ impl FlowBoard {
     /// The flow does something else from now on.
     pub fn set_state(&self, state: FlowState, detail: Option<String>) {
         self.board.set_state(run_state(state), detail.clone());
-        self.said.send_if_modified(|said| {
-            let changed = *said != (state, detail.clone());
-            *said = (state, detail);
+        let word = (state, detail);
+        let changed = self.said.send_if_modified(|said| {
+            let changed = *said != word;
+            said.clone_from(&word);
             changed
         });
+        if changed {
+            self.say("state", || json!({ "state": word.0.as_str(), "detail": word.1 }));
+        }
     }
 
     /// An attempt to begin failed; another one follows.
@@ -200,12 +232,16 @@ impl FlowBoard {
                 relevo_state::TableState::Copied => TableState::Copied,
                 relevo_state::TableState::Streaming => TableState::Streaming,
             },
-            rows: record.copied_rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0),
-            bytes: 0,
-            total_bytes_estimate: estimates.get(&name(record)).copied(),
+            rows: unsigned(record.copied_rows).unwrap_or(0),
+            bytes: unsigned(record.copied_bytes).unwrap_or(0),
+            total_bytes_estimate: estimates.get(&name(record)).copied().or(unsigned(record.total_bytes)),
         };
         self.board.set_tables(tables.iter().map(table).collect());
     }
+}
+
+fn unsigned(count: Option<i64>) -> Option<u64> {
+    count.and_then(|count| u64::try_from(count).ok())
 }
 
 const fn run_state(state: FlowState) -> RunState {
@@ -277,6 +313,12 @@ impl CopyObserver for FlowBoard {
             CopyEvent::PhaseStarted { phase, steps, estimated_bytes } => {
                 self.board.set_copy_phase(Some(phase.as_str()));
                 self.bar.begin(phase, steps, estimated_bytes);
+                self.say("phase", || {
+                    json!({ "phase": phase.as_str(), "steps": steps, "total_bytes_estimate": estimated_bytes })
+                });
+                if phase == Phase::Rows {
+                    self.board.rows_begin();
+                }
                 if phase != Phase::Rows {
                     info!(%phase, steps, "copy: phase begins");
                 } else {
@@ -290,6 +332,10 @@ impl CopyObserver for FlowBoard {
                 self.board.set_table_state(&name, TableState::Copying);
                 self.bar.table(&name);
                 info!(table = name, size = output::bytes(estimated_bytes), "copy: table begins");
+                self.say(
+                    "table_copying",
+                    || json!({ "table": name, "total_bytes_estimate": estimated_bytes }),
+                );
             }
             CopyEvent::TableProgress { table, rows, bytes } => {
                 self.board.copied(&table.to_string(), rows, bytes);
@@ -301,19 +347,29 @@ impl CopyObserver for FlowBoard {
                 let rate = per_second(bytes, elapsed);
                 let size = output::bytes(bytes);
                 info!(table = name, rows, size, seconds = elapsed.as_secs_f64(), rate, "copy: table done");
+                self.say("table_copied", || {
+                    json!({ "table": name, "rows": rows, "bytes": bytes, "seconds": elapsed.as_secs_f64() })
+                });
             }
             CopyEvent::RowsLost { table, rows, bytes } => {
                 self.board.copy_lost(&table.to_string(), rows, bytes);
                 self.bar.lost(bytes);
             }
-            CopyEvent::TableReady { table } => info!(%table, "copy: table has its indexes and statistics"),
+            CopyEvent::TableReady { table } => {
+                info!(%table, "copy: table has its indexes and statistics");
+                self.say("table_ready", || json!({ "table": table.to_string() }));
+            }
             CopyEvent::Repeated { table, side, kind, message } => {
                 self.board.error(Some(side), kind, message);
                 warn!(%table, "copy: trying again: {message}");
+                self.say("table_again", || {
+                    json!({ "table": table.to_string(), "side": side.to_string(), "kind": kind, "message": message })
+                });
             }
             CopyEvent::Warning { message } => {
                 if self.is_news(message) {
                     warn!("copy: {message}");
+                    self.say("warning", || json!({ "message": message }));
                 }
             }
         }
@@ -337,7 +393,7 @@ impl FlowBoard {
     pub fn copy_completed(&self) {
         self.copy_ended();
         self.copying.store(false, Ordering::Relaxed);
-        self.said.send_if_modified(|said| {
+        let streams = self.said.send_if_modified(|said| {
             let copying = said.0 == FlowState::Copying;
             if copying {
                 *said = (FlowState::Streaming, None);
@@ -345,11 +401,16 @@ impl FlowBoard {
             }
             copying
         });
+        self.say("copy_completed", || json!({}));
+        if streams {
+            self.say("state", || json!({ "state": FlowState::Streaming.as_str(), "detail": null }));
+        }
     }
 
     /// A table follows the stream.
     pub fn table_joined(&self, table: &QualifiedName) {
         self.board.set_table_state(&table.to_string(), TableState::Streaming);
+        self.say("table_streaming", || json!({ "table": table.to_string() }));
     }
 
     /// The bound of memory, and the spool, to be shown.

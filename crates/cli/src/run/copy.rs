@@ -96,7 +96,7 @@ pub fn copy_options(settings: &RunSettings, sides: &Sides, flow: &FlowName) -> C
         },
         via_partition_root: settings.tables.via_partition_root,
         jobs: settings.copy_jobs,
-        split_bytes: settings.copy_split_bytes,
+        split: settings.copy_split,
         pg_dump: settings.pg_dump.clone(),
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use relevo_connect::{ConnInfo, SessionSettings, SqlSession, connect_sql};
 use relevo_model::{FlowName, Side};
-use relevo_state::{self as state, ERRORS_KEPT};
+use relevo_state::{self as state, CopyPace, ERRORS_KEPT, SentTable};
+use relevo_telemetry::{CopyProgress, TableState};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -19,6 +20,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(2);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How often the oldest errors are removed.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is noted how far a copy is.
+const NOTE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the last word may take when the process ends.
 const LAST_WORD_LIMIT: Duration = Duration::from_millis(500);
 
@@ -32,6 +35,30 @@ pub struct Keeper {
     pub board: Arc<FlowBoard>,
 }
 
+/// What is noted of a copy.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct CopyNote {
+    pace: CopyPace,
+    tables: Vec<SentTable>,
+}
+
+impl CopyNote {
+    fn of(copy: &CopyProgress) -> Self {
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let pace = CopyPace {
+            bytes_per_second: copy.bytes_per_second.map(signed),
+            remaining_seconds: copy.remaining_seconds.map(signed),
+        };
+        let sent = copy.tables.iter().filter(|table| table.state == TableState::Copying);
+        let tables = sent.map(|table| SentTable {
+            table: table.name.clone(),
+            rows: signed(table.rows),
+            bytes: signed(table.bytes),
+        });
+        Self { pace, tables: tables.collect() }
+    }
+}
+
 impl Keeper {
     /// Stores every new state until `end`, then the last one once more.
     pub async fn run(self, end: CancellationToken) {
@@ -39,6 +66,9 @@ impl Keeper {
         let mut session = None;
         let mut trims = interval(TRIM_INTERVAL);
         trims.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut notes = interval(NOTE_INTERVAL);
+        notes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut noted = CopyNote::default();
         loop {
             let word = said.borrow_and_update().clone();
             let stored = self.store(&mut session, &word).await;
@@ -47,6 +77,7 @@ impl Keeper {
                 () = tokio::time::sleep(RETRY_PAUSE), if !stored => {}
                 changed = said.changed() => if changed.is_err() { break },
                 _ = trims.tick() => self.trim(&mut session).await,
+                _ = notes.tick() => if stored { self.note_copy(&mut session, &mut noted).await },
             }
         }
         let word = said.borrow_and_update().clone();
@@ -72,6 +103,30 @@ impl Keeper {
                 false
             }
             Err(_) => false,
+        }
+    }
+
+    /// Notes how far the copy is, if that has changed. Only who may say what the flow does may say this.
+    async fn note_copy(&self, session: &mut Option<SqlSession>, noted: &mut CopyNote) {
+        // Once it is over there is nothing to be said of it.
+        let Some(copy) = self.board.copy_progress().filter(|copy| !copy.phase.is_empty()) else { return };
+        let note = CopyNote::of(&copy);
+        if note == *noted {
+            return;
+        }
+        let work = async {
+            let open = self.open(session).await?;
+            let done = state::note_copy(&*open, &self.flow, note.pace, &note.tables).await;
+            *session = Some(open);
+            done.map_err(|error| error.to_string())
+        };
+        match timeout(ANSWER_LIMIT, work).await {
+            Ok(Ok(())) => *noted = note,
+            Ok(Err(error)) => {
+                *session = None;
+                debug!(error, "how far the copy is could not be noted on the target");
+            }
+            Err(_) => {}
         }
     }
 

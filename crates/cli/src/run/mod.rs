@@ -7,6 +7,7 @@ mod copier;
 mod copy;
 mod fault;
 mod keeper;
+mod lines;
 mod monitor;
 pub mod progress;
 mod publications;
@@ -37,6 +38,7 @@ use self::additions::Additions;
 use self::board::FlowBoard;
 use self::copier::{Copier, Rows};
 use self::keeper::Keeper;
+use self::lines::Lines;
 use self::monitor::Watch;
 use self::sequences::SequenceFollower;
 use self::sides::Started;
@@ -82,8 +84,17 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
     let end = CancellationToken::new();
     let server =
         tokio::spawn(http.serve(board.clone(), HttpOptions::default(), end.clone().cancelled_owned()));
-    let board = Arc::new(FlowBoard::new(board));
+    let (lines, writer) = match args.json {
+        true => Lines::start()
+            .map(|(lines, writer)| (Some(lines), Some(writer)))
+            .map_err(|error| CliError::failed(format!("standard output: {error}")))?,
+        false => (None, None),
+    };
+    let board = Arc::new(FlowBoard::new(board, lines.clone()));
     let mut helpers = vec![server];
+    if let Some(lines) = lines {
+        helpers.push(tokio::spawn(lines::report(Arc::clone(&board), lines, end.clone())));
+    }
     let result = follow(&settings, &board, &shutdown, &end, &mut helpers).await;
     match &result {
         Ok(()) => board.set_state(FlowState::Stopped, None),
@@ -94,6 +105,10 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
     for helper in helpers {
         // A helper that does not end in time is cut off with the process; none of them holds data.
         let _ = timeout_at(until, helper).await;
+    }
+    board.no_more_lines();
+    if let Some(writer) = writer {
+        writer.end().await;
     }
     if result.is_ok() {
         info!("relevo ends");

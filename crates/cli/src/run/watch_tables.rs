@@ -82,6 +82,7 @@ impl TableWatch {
                     Ok(tables) => known.refresh(&tables),
                     Err(error) => debug!(error, "the flow's tables cannot be looked up now"),
                 }
+                self.board.not_added(known.not_added(&tables, &self.selection));
                 let news = known.compare(&tables, &self.selection);
                 self.say(&news);
                 known.remember(news);
@@ -237,6 +238,19 @@ impl Known {
         self.recorded = recorded;
     }
 
+    /// How many tables the selection chooses that are not the flow's, a tree of partitions counted once. Said or not.
+    fn not_added(&self, tables: &[PublishedTable], selection: &Selection) -> usize {
+        let root = |table: &'_ PublishedTable| -> TableName {
+            table.partition_root.clone().unwrap_or_else(|| table.name.clone())
+        };
+        let of_flow = |table: &&PublishedTable| {
+            self.recorded.contains(&table.name) || self.recorded.contains(&root(table))
+        };
+        let ours: BTreeSet<TableName> = tables.iter().filter(of_flow).map(root).collect();
+        let all: BTreeSet<TableName> = tables.iter().map(root).collect();
+        all.difference(&ours).filter(|root| selection.matches(root)).count()
+    }
+
     fn compare(&self, tables: &[PublishedTable], selection: &Selection) -> News {
         let mut news = News::default();
         let mut counts: BTreeMap<&TableName, i64> = BTreeMap::new();
@@ -316,8 +330,15 @@ mod tests {
         ];
         let news = known.compare(&tables, &only_public);
         assert_eq!((&news.later, &news.unpublished), (&vec![name("v")], &vec![name("u")]));
+        assert_eq!(known.not_added(&tables, &only_public), 1);
         known.remember(news);
         assert_eq!(known.compare(&tables, &only_public), News::default());
+        // Said once, counted as long as it is so.
+        assert_eq!(known.not_added(&tables, &only_public), 1);
+        assert_eq!(known.not_added(&tables, &Selection::default()), 2);
+        let part =
+            |part: &str| PublishedTable { partition_root: Some(name("p")), ..table(part, false, false, 0) };
+        assert_eq!(known.not_added(&[part("p1"), part("p2")], &Selection::default()), 1);
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Adding tables: everything is looked at as before a first copy, then they are recorded. Whoever runs the flow copies
-//! them.
+//! Adding tables: everything is looked at as before a first copy, what the target lacks is made there, then they are
+//! recorded. Whoever runs the flow copies them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 
 use relevo_catalog::{Finding, Pattern, Selection, Severity, TableName};
-use relevo_snapshot::{CopyOptions, SchemaMode};
+use relevo_snapshot::{CopyOptions, CopyPlan, Creation, SchemaMode, SnapshotError, Split};
 use serde::Serialize;
 
 use super::{Flow, listed};
@@ -17,10 +17,22 @@ use crate::output;
 struct Document<'a> {
     name: &'a str,
     added: Vec<String>,
+    created: Vec<String>,
     part_already: Vec<String>,
     excluded: Vec<String>,
     running: bool,
     findings: &'a [Finding],
+    warnings: &'a [String],
+}
+
+/// What was done.
+#[derive(Default)]
+struct Added {
+    added: Vec<String>,
+    /// Those that the target did not have.
+    created: Vec<String>,
+    findings: Vec<Finding>,
+    warnings: Vec<String>,
 }
 
 /// What the patterns choose, by what becomes of it.
@@ -36,35 +48,84 @@ struct Chosen {
 /// [`CliError::Refused`]: excluded, or the target cannot take them; [`CliError::Failed`].
 pub async fn add(flow: &mut Flow, patterns: &[Pattern]) -> Result<(), CliError> {
     let chosen = choose(flow, patterns)?;
-    let mut findings = Vec::new();
-    let mut added = Vec::new();
-    if !chosen.new.is_empty() {
-        let options = options(flow, &chosen.new, flow.published().await?.via_partition_root);
-        let failed = |error: relevo_snapshot::SnapshotError| CliError::from_fault(&error);
-        let plan = relevo_snapshot::plan(&flow.source, &flow.target, &options).await.map_err(failed)?;
-        let of_jobs: BTreeSet<TableName> =
-            plan.tables_of(&plan.jobs).into_iter().map(|table| table.name).collect();
-        if let Some(hollow) = chosen.new.difference(&of_jobs).next() {
-            return Err(CliError::refused(format!(
-                "{hollow} has no partition yet, so there is nothing to copy and nothing to follow: create one on both \
-                 sides first; nothing was changed"
-            )));
-        }
-        relevo_snapshot::register_more(&options, &plan, &mut flow.target).await.map_err(failed)?;
-        added = plan.jobs.iter().map(|job| job.table.to_string()).collect();
-        added.sort();
-        findings = plan.findings;
-    }
+    let done = match chosen.new.is_empty() {
+        true => Added::default(),
+        false => register(flow, &chosen.new).await?,
+    };
     let strings = |names: &BTreeSet<TableName>| names.iter().map(ToString::to_string).collect();
     let document = Document {
         name: flow.name.as_str(),
-        added,
+        added: done.added,
+        created: done.created,
         part_already: strings(&chosen.part_already),
         excluded: strings(&chosen.excluded),
         running: flow.runs().await?,
-        findings: &findings,
+        findings: &done.findings,
+        warnings: &done.warnings,
     };
     if flow.json { output::json(&document) } else { output::print(&text(&document)) }
+}
+
+/// Records the tables; makes those that the target lacks as they are on the source, if that can be done.
+async fn register(flow: &mut Flow, tables: &BTreeSet<TableName>) -> Result<Added, CliError> {
+    let options = options(flow, tables, flow.published().await?.via_partition_root);
+    let creation = relevo_snapshot::creation(&options, &flow.all, &flow.source, &flow.target).await;
+    let (creation, mut unable) = match creation {
+        Ok(creation) => (creation, None),
+        Err(error) => (None, Some(error)),
+    };
+    let mut hollow = None;
+    let mut done = record(flow, &options, tables, creation.as_ref(), &mut hollow).await;
+    if let Err(error @ SnapshotError::Statement { .. }) = done {
+        // Refused then, with what somebody can do.
+        unable = Some(error);
+        done = record(flow, &options, tables, None, &mut hollow).await;
+    }
+    match (done, unable) {
+        (Ok(Some(plan)), _) => Ok(Added::of(&plan, creation.as_ref())),
+        (Ok(None), _) => Err(CliError::refused(format!(
+            "{} has no partition yet, so there is nothing to copy and nothing to follow: create one on the source (and on \
+             the target, if it has the table) first; nothing was changed",
+            listed(hollow)
+        ))),
+        (Err(refusal @ SnapshotError::Refused { .. }), Some(why)) => Err(CliError::refused(format!(
+            "{refusal}; it could not be made from the source's schema: {why}; nothing was changed"
+        ))),
+        (Err(error), _) => Err(CliError::from_fault(&error)),
+    }
+}
+
+/// The plan, when it was recorded; `None`: one of the tables is partitioned and has no partition, and
+/// `hollow` says which.
+async fn record(
+    flow: &mut Flow,
+    options: &CopyOptions,
+    tables: &BTreeSet<TableName>,
+    creation: Option<&Creation>,
+    hollow: &mut Option<TableName>,
+) -> Result<Option<CopyPlan>, SnapshotError> {
+    let has_partitions = |plan: &CopyPlan| {
+        let of_jobs: BTreeSet<TableName> =
+            plan.tables_of(&plan.jobs).into_iter().map(|table| table.name).collect();
+        *hollow = tables.difference(&of_jobs).next().cloned();
+        hollow.is_none()
+    };
+    relevo_snapshot::register_more(options, creation, &flow.source, &mut flow.target, has_partitions).await
+}
+
+impl Added {
+    fn of(plan: &CopyPlan, creation: Option<&Creation>) -> Self {
+        let mut added: Vec<String> = plan.jobs.iter().map(|job| job.table.to_string()).collect();
+        added.sort();
+        let created = creation.map(|creation| creation.tables().iter().map(ToString::to_string).collect());
+        let warnings = creation.map(|creation| creation.warnings().to_vec());
+        Self {
+            added,
+            created: created.unwrap_or_default(),
+            findings: plan.findings.clone(),
+            warnings: warnings.unwrap_or_default(),
+        }
+    }
 }
 
 fn choose(flow: &Flow, patterns: &[Pattern]) -> Result<Chosen, CliError> {
@@ -101,8 +162,8 @@ fn options(flow: &Flow, tables: &BTreeSet<TableName>, via_partition_root: bool) 
         mode: SchemaMode::Existing,
         via_partition_root,
         jobs: NonZeroUsize::MIN,
-        split_bytes: CopyOptions::SPLIT_BYTES,
-        pg_dump: None,
+        split: Split::WherePays,
+        pg_dump: flow.pg_dump.clone(),
     }
 }
 
@@ -111,6 +172,13 @@ fn text(document: &Document<'_>) -> String {
     // Writing to a String cannot fail.
     for table in &document.added {
         let _ = writeln!(text, "{table} is part of flow {} now", document.name);
+    }
+    for table in &document.created {
+        let _ =
+            writeln!(text, "{table} was created on the target; its indexes and constraints follow its rows");
+    }
+    for warning in document.warnings {
+        let _ = writeln!(text, "warning: {warning}");
     }
     for table in &document.part_already {
         let _ = writeln!(text, "{table} was part of flow {} already", document.name);

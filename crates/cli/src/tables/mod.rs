@@ -9,6 +9,7 @@ mod remove;
 mod trees;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use relevo_catalog::{Pattern, Selection, TableInfo, TableName};
 use relevo_connect::SqlSession;
@@ -35,6 +36,8 @@ struct Flow {
     recorded: Vec<TableRecord>,
     /// All tables of the source.
     all: Vec<TableInfo>,
+    /// The program that reads the source's schema, if one is named.
+    pg_dump: Option<PathBuf>,
     json: bool,
 }
 
@@ -81,6 +84,7 @@ impl Flow {
     async fn open(args: &TablesArgs, file: &File) -> Result<Self, CliError> {
         let settings = file.flow(&args.flow)?;
         let selection = file.selection(&args.patterns)?;
+        let pg_dump = file.pg_dump(args.pg_dump.as_deref());
         let (source, target) = connect::both(&settings).await?;
         let facts = relevo_catalog::server(&source).await.map_err(catalog_failed)?;
         let target_facts = relevo_catalog::server(&target).await.map_err(catalog_failed)?;
@@ -95,7 +99,7 @@ impl Flow {
         }
         let recorded = state::tables(&*target, &name).await.map_err(state_failed)?;
         let all = relevo_catalog::user_tables(&source).await.map_err(catalog_failed)?;
-        Ok(Self { settings, selection, name, source, target, recorded, all, json: args.json })
+        Ok(Self { settings, selection, name, source, target, recorded, all, pg_dump, json: args.json })
     }
 
     fn recorded_names(&self) -> BTreeSet<TableName> {

@@ -24,7 +24,7 @@ pub(crate) use self::rows::import_snapshot;
 use self::work::{Next, Outcome, Task, Work};
 use self::worker::Worker;
 use crate::plan::TableJob;
-use crate::script::shares_table;
+use crate::script::{created_index, shares_table};
 use crate::session::Sessions;
 use crate::{CopyEvent, CopyObserver, ExportedSnapshot, Phase, SnapshotError};
 
@@ -61,6 +61,18 @@ impl<'e> Table<'e> {
         !self.rows_are_there
     }
 
+    /// How long it is going to take, compared with others: in bytes of rows. Of pgbench's accounts, COPY brings 200 MB a
+    /// second, and 75 MB of an index are built.
+    pub(crate) fn effort_bytes(&self) -> u64 {
+        const ROW_BYTES_AN_INDEX_BYTE: u64 = 3;
+        let rows = if self.lacks_rows() { self.job.estimated_bytes } else { 0 };
+        let created = self.statements.iter().filter_map(|pending| created_index(&pending.statement));
+        let indexes = created
+            .filter_map(|index| self.job.index_bytes.get(&index))
+            .fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+        rows.saturating_add(indexes.saturating_mul(ROW_BYTES_AN_INDEX_BYTE))
+    }
+
     /// Schema and name, as the state wants them.
     fn key(&self) -> (&str, &str) {
         (&self.job.table.schema, &self.job.table.name)
@@ -77,6 +89,8 @@ pub(crate) struct Engine<'e> {
     /// The encoding of the source's sessions.
     pub(crate) encoding: &'static str,
     tables: Vec<Table<'e>>,
+    /// The size of all tables whose rows are to come.
+    all_bytes: u64,
     work: Mutex<Work>,
     changed: Notify,
     /// All rows are there; what is left is counted as steps.
@@ -97,6 +111,8 @@ impl<'e> Engine<'e> {
                 table.statements.iter().map(|pending| shares_table(&pending.statement)).collect();
             (table.rows_are_there, shares)
         };
+        let lacking = tables.iter().filter(|table| table.lacks_rows());
+        let all_bytes = lacking.map(|table| table.job.estimated_bytes).fold(0, u64::saturating_add);
         let work = Mutex::new(Work::new(tables.iter().map(shares).collect()));
         Self {
             sessions,
@@ -105,6 +121,7 @@ impl<'e> Engine<'e> {
             attempt,
             encoding,
             tables,
+            all_bytes,
             work,
             changed: Notify::new(),
             rows_are_there: AtomicBool::new(false),

@@ -11,7 +11,7 @@ use relevo_model::Side;
 use relevo_state::{self as state, CopiedRange};
 use tokio_postgres::error::SqlState;
 
-use super::ranges::{Range, cut};
+use super::ranges::{Range, cut, part_bytes};
 use super::work::Outcome;
 use super::worker::Worker;
 use super::{Engine, Table};
@@ -169,16 +169,15 @@ impl Engine<'_> {
         hold_table(source, self.sessions, job).await?;
         self.check_unchanged(source, table).await?;
         let options = self.sessions.options;
-        if job.partitioned || options.jobs.get() == 1 || job.estimated_bytes < options.split_bytes {
-            return Ok(Vec::new());
-        }
+        let part_bytes = part_bytes(options.split, options.jobs.get(), job.estimated_bytes, self.all_bytes);
+        let Some(part_bytes) = part_bytes.filter(|_| !job.partitioned) else { return Ok(Vec::new()) };
         let row = source
             .query_one(sql::SIZE_NOW, &[&job.table.quoted()])
             .await
             .map_err(SnapshotError::source_sql("measuring the table"))?;
         let (file, blocks): (u32, i64) = (row.get(0), row.get(1));
         let blocks = u64::try_from(blocks).unwrap_or(0);
-        Ok(cut(blocks, job.estimated_bytes, options.split_bytes / 2, file))
+        Ok(cut(blocks, job.estimated_bytes, part_bytes, file))
     }
 
     /// The plan was made before the snapshot. A column that came in between would be in the stream, but not in the

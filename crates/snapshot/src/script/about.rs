@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use relevo_catalog::{TableName, quote_identifier};
 
 use super::lexer::Token;
+use super::split::split;
 use super::statement::Statement;
 
 /// Whether a stored statement can run beside others of its kind on the same table: CREATE INDEX takes SHARE, which does
@@ -18,6 +19,14 @@ pub fn shares_table(statement: &str) -> bool {
     [&["create", "index"][..], &["create", "unique", "index"]].iter().any(|head| parsed.after(head).is_some())
 }
 
+/// The index that a stored statement makes, by itself or with a constraint. `SET LOCAL` statements may stand before it.
+#[must_use]
+pub fn created_index(statement: &str) -> Option<TableName> {
+    let pieces = split(statement);
+    let statement = Statement::new(pieces.last()?.text());
+    index_of(&statement).or_else(|| added_constraint(&statement)).map(|(_, index)| index)
+}
+
 /// The table of each statement, in the order of the dump; `None` when a statement is about several or none, or has to
 /// wait for something else.
 #[must_use]
@@ -26,7 +35,7 @@ pub fn tables<'a>(statements: impl IntoIterator<Item = &'a str>) -> Vec<Option<T
     let mut indexes: HashMap<TableName, TableName> = HashMap::new();
     let mut table = |text: &'a str| {
         let statement = Statement::new(text);
-        let created = created_index(&statement).or_else(|| added_constraint(&statement));
+        let created = index_of(&statement).or_else(|| added_constraint(&statement));
         if let Some((table, index)) = created {
             indexes.insert(index, table.clone());
             return Some(table);
@@ -36,6 +45,21 @@ pub fn tables<'a>(statements: impl IntoIterator<Item = &'a str>) -> Vec<Option<T
             .or_else(|| indexes.get(&altered_index(&statement)?).cloned())
     };
     statements.into_iter().map(&mut table).collect()
+}
+
+/// What a statement of the schema's first part is about, when that is a schema or a type: its creation, owner, values,
+/// or what it is allowed. The schema comes without a name of its own.
+#[must_use]
+pub fn schema_or_type(statement: &str) -> Option<(String, Option<String>)> {
+    let statement = Statement::new(statement);
+    let schema = [&["create", "schema"][..], &["alter", "schema"]];
+    if let Some(head) = schema.into_iter().find(|head| statement.begins(head)) {
+        return Some((statement.name(head.len())?, None));
+    }
+    let types = [&["create", "type"][..], &["alter", "type"], &["create", "domain"], &["alter", "domain"]];
+    let head = types.into_iter().find(|head| statement.begins(head))?;
+    let (name, _) = qualified(&statement, head.len())?;
+    Some((name.schema, Some(name.name)))
 }
 
 /// What a foreign key is called and which tables it is about.
@@ -73,7 +97,7 @@ pub fn foreign_key(statement: &str) -> Option<ForeignKey> {
 }
 
 /// `CREATE [UNIQUE] INDEX name ON [ONLY] schema.table …`: the table and the index.
-fn created_index(statement: &Statement<'_>) -> Option<(TableName, TableName)> {
+fn index_of(statement: &Statement<'_>) -> Option<(TableName, TableName)> {
     let name = match statement {
         _ if statement.begins(&["create", "index"]) => 2,
         _ if statement.begins(&["create", "unique", "index"]) => 3,
@@ -217,6 +241,29 @@ mod tests {
     }
 
     #[test]
+    fn schemas_and_types_are_told_from_everything_else() {
+        let found = |text: &str| {
+            schema_or_type(text).map(|(schema, name)| format!("{schema}.{}", name.unwrap_or_default()))
+        };
+        assert_eq!(found("CREATE SCHEMA \"My shop\";").as_deref(), Some("My shop."));
+        assert_eq!(found("ALTER SCHEMA shop OWNER TO me;").as_deref(), Some("shop."));
+        for text in [
+            "CREATE TYPE shop.mood AS ENUM (\n    'sad; or',\n    'ok'\n);",
+            "ALTER TYPE shop.mood OWNER TO me;",
+            "CREATE DOMAIN shop.mood AS integer\n\tCONSTRAINT c CHECK ((VALUE > 0));",
+        ] {
+            assert_eq!(found(text).as_deref(), Some("shop.mood"), "{text}");
+        }
+        for text in [
+            "CREATE TABLE shop.mood (a int);",
+            "CREATE TYPE unqualified;",
+            "GRANT ALL ON TYPE shop.mood TO me;",
+        ] {
+            assert_eq!(found(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn a_foreign_key_is_told_with_both_of_its_tables() {
         let text = "SET LOCAL default_tablespace = x;\nALTER TABLE ONLY public.\"Lines\"\n    ADD CONSTRAINT \"f\"\"k\" FOREIGN KEY \
                     (\"order\") REFERENCES shop.orders(id) ON DELETE CASCADE;";
@@ -227,6 +274,18 @@ mod tests {
         );
         assert_eq!(key.referenced, TableName::new("shop", "orders"));
         assert_eq!(foreign_key("ALTER TABLE ONLY public.t ADD CONSTRAINT p PRIMARY KEY (id);"), None);
+    }
+
+    #[test]
+    fn the_index_that_is_made_is_known_by_its_name() {
+        let index = |text: &str| created_index(text).map(|index| index.quoted());
+        let settings =
+            "SET LOCAL default_tablespace = fast;\nCREATE UNIQUE INDEX \"I i\" ON shop.t USING btree (a);";
+        assert_eq!(index(settings).as_deref(), Some("\"shop\".\"I i\""));
+        let key = "ALTER TABLE ONLY public.t ADD CONSTRAINT p PRIMARY KEY (id);";
+        assert_eq!(index(key).as_deref(), Some("\"public\".\"p\""));
+        assert_eq!(index("ALTER TABLE ONLY public.t REPLICA IDENTITY USING INDEX i;"), None);
+        assert_eq!(index(""), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! Pure: knows no connection and no process.
 
 mod about;
+mod keys;
 mod lexer;
 mod older;
 mod split;
@@ -11,7 +12,10 @@ mod transform;
 #[cfg(test)]
 mod tests;
 
-pub use about::{ForeignKey, foreign_key, shares_table, tables as tables_of_statements};
+pub use about::{
+    ForeignKey, created_index, foreign_key, schema_or_type, shares_table, tables as tables_of_statements,
+};
+pub use keys::key_parts;
 #[cfg(test)]
 use split::{Piece, split};
 pub use statement::{not_valid, summary};

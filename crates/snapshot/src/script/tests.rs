@@ -99,6 +99,35 @@ fn of_a_real_dump_every_index_and_key_is_known_by_its_table() {
 }
 
 #[test]
+fn of_a_real_dump_plain_keys_are_built_as_an_index_first() {
+    for dump in [POST_DATA, POST_DATA_18] {
+        let adapted = transform(dump, &TargetFacts { version_num: 180_004, ..facts() });
+        let (mut in_two, mut table_of) = (0, tables_of_statements(sql(&adapted)).into_iter());
+        for text in sql(&adapted) {
+            let table = table_of.next().unwrap();
+            let key = text.contains("PRIMARY KEY (") || text.contains(" UNIQUE (");
+            let plain = key && !text.contains("WITHOUT OVERLAPS") && !text.contains("FOREIGN KEY");
+            let Some(parts) = key_parts(text) else {
+                assert!(!plain, "{text}");
+                continue;
+            };
+            assert!(plain, "{text}");
+            in_two += 1;
+            // Both are of the same table and index as the whole, and the index can be built beside others.
+            assert_eq!(tables_of_statements([parts.index.as_str()]), std::slice::from_ref(&table), "{text}");
+            assert_eq!(tables_of_statements([parts.constraint.as_str()]), [table], "{text}");
+            for part in [&parts.index, &parts.constraint] {
+                assert_eq!(created_index(part), created_index(text), "{text}");
+            }
+            assert!(shares_table(&parts.index) && !shares_table(&parts.constraint));
+            assert_eq!(parts.constraint.contains("DEFERRABLE"), text.contains("DEFERRABLE"), "{text}");
+            assert_eq!(parts.index.contains("INCLUDE ("), text.contains("INCLUDE ("), "{text}");
+        }
+        assert!(in_two > 5, "{in_two} keys");
+    }
+}
+
+#[test]
 fn statements_for_a_role_that_is_missing_are_left_out_and_counted() {
     let facts = TargetFacts { roles: set(&["postgres"]), ..facts() };
     let adapted = transform(PRE_DATA, &facts);

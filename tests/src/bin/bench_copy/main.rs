@@ -9,6 +9,7 @@
 mod floor;
 mod measure;
 mod report;
+mod semaphores;
 mod ways;
 mod world;
 

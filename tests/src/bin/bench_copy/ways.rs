@@ -7,9 +7,9 @@ use relevo_tests::bench::machine::load_average;
 use relevo_tests::bench::{files, tool, words};
 use relevo_tests::{PASSWORD, RelevoBuilder, wait_until};
 
-use crate::floor;
 use crate::measure::Cpu;
 use crate::world::{DATABASE, World, client_folder};
+use crate::{floor, semaphores};
 
 /// How long one copy may take.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -128,7 +128,9 @@ async fn pgcopydb(world: &World) {
     pgcopydb.arg(folder.path().join("work"));
     pgcopydb.args(["--source", &world.source.url(DATABASE), "--target", &world.target.url(DATABASE)]);
     pgcopydb.args(words("PGCOPYDB_OPTIONS"));
+    let before = semaphores::present();
     tool::run(pgcopydb).await;
+    semaphores::remove_since(&before);
 }
 
 async fn native(world: &World) {
