@@ -143,7 +143,8 @@ pub struct RunArgs {
     #[arg(long, env = "RELEVO_COPY_SPLIT_BYTES", value_name = "SIZE", hide = true)]
     pub copy_split_bytes: Option<ByteSize>,
     /// Say on standard output what happens, for machines: one JSON object a line. What each holds is in the README.
-    #[arg(long)]
+    /// Default: false.
+    #[arg(long, env = "RELEVO_JSON")]
     pub json: bool,
     /// Address of the HTTP endpoint: metrics, health, status, live page. Default: 127.0.0.1:9187.
     #[arg(long, env = "RELEVO_HTTP_LISTEN", value_name = "ADDRESS:PORT")]

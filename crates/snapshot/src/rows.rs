@@ -239,3 +239,55 @@ async fn note_changes(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statements(texts: &[&str]) -> Vec<PendingStatement> {
+        let pending = |(ordinal, text): (i32, &&str)| PendingStatement {
+            ordinal,
+            table: Some(("public".to_owned(), "t".to_owned())),
+            statement: (*text).to_owned(),
+        };
+        (1..).zip(texts).map(pending).collect()
+    }
+
+    fn job(bytes: u64, indexes: &[(&str, u64)]) -> TableJob {
+        let index = |(name, bytes): &(&str, u64)| (TableName::new("public", *name), *bytes);
+        TableJob {
+            table: TableName::new("public", "t"),
+            columns: Vec::new(),
+            partitioned: false,
+            insert_only: false,
+            filled_by_extension: false,
+            estimated_bytes: bytes,
+            estimated_rows: None,
+            index_bytes: indexes.iter().map(index).collect(),
+        }
+    }
+
+    #[test]
+    fn large_indexes_come_first_and_what_needs_them_last() {
+        let mut pending = statements(&[
+            "CREATE UNIQUE INDEX t_pkey ON public.t USING btree (id);",
+            "ALTER TABLE ONLY public.t ADD CONSTRAINT t_pkey PRIMARY KEY USING INDEX t_pkey;",
+            "CREATE INDEX unknown ON public.t USING btree (a);",
+            "SET LOCAL default_tablespace = fast;\nCREATE INDEX large ON public.t USING btree (b);",
+            "ALTER TABLE ONLY public.t REPLICA IDENTITY USING INDEX t_pkey;",
+        ]);
+        let job = job(1000, &[("t_pkey", 10), ("large", 70)]);
+        pending.sort_by_key(|pending| order(pending, &job));
+        let ordinals: Vec<i32> = pending.iter().map(|pending| pending.ordinal).collect();
+        assert_eq!(ordinals, [4, 1, 3, 2, 5]);
+    }
+
+    #[test]
+    fn a_table_with_large_indexes_takes_longer_than_a_larger_one_without() {
+        let text = ["CREATE INDEX i ON public.t USING btree (a);"];
+        let (indexed, plain) = (job(1000, &[("i", 500), ("gone", 9000)]), job(2000, &[]));
+        let effort = |job: &TableJob, there| Table::new(job, there, None, statements(&text)).effort_bytes();
+        assert_eq!((effort(&indexed, false), effort(&indexed, true)), (2500, 1500));
+        assert_eq!((effort(&plain, false), effort(&plain, true)), (2000, 0));
+    }
+}

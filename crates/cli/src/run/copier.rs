@@ -207,7 +207,7 @@ impl Copier<'_> {
             text: format!("what tables miss while they are copied cannot be kept: {}", chain(&error)),
         })?;
         let ours = state::claim_spool(target, self.flow, &spool, &self.board.applying_pids()).await;
-        if ours.map_err(failed())? {
+        if ours.map_err(failed())? || self.claim_between(sides, &spool).await? {
             return Ok(tables);
         }
         Err(StartFault {
@@ -216,6 +216,20 @@ impl Copier<'_> {
             kind: "not_applying",
             text: format!("flow {} is not applied by this Relevo at present; copying when it is", self.flow),
         })
+    }
+
+    /// Claims the spool while nobody applies, for the moment that this takes as the one who does. A stream that fails again
+    /// and again, because the spool is full until a table arrives, holds the flow only now and then.
+    async fn claim_between(&self, sides: &Sides, spool: &str) -> Result<bool, StartFault> {
+        let failed = || StartFault::state(Side::Target);
+        let target = &*sides.target;
+        if !state::try_lock(target, self.flow, FlowLock::Apply).await.map_err(failed())? {
+            return Ok(false);
+        }
+        let own = [sides.target.backend_pid()];
+        let claimed = state::claim_spool(target, self.flow, spool, &own).await;
+        state::unlock(target, self.flow, FlowLock::Apply).await.map_err(failed())?;
+        claimed.map_err(failed())
     }
 
     /// The tables of the flow as the copy selects them.
