@@ -18,6 +18,7 @@ use relevo_snapshot::{
 use relevo_source::{ReplicationConnection, SlotLifetime, SlotSnapshot};
 use relevo_state::{self as state, FlowLock, TableRecord, TableState};
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -32,6 +33,8 @@ use crate::settings::RunSettings;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long an attempt waits until the flow is applied: longer than the longest pause of a flow that has failed.
+const CLAIM_LIMIT: Duration = Duration::from_secs(6);
 /// How long a first snapshot is kept while the stream cannot be opened. It keeps the source from removing old rows.
 const HOLD_LIMIT: Duration = Duration::from_secs(60);
 
@@ -189,13 +192,36 @@ impl Copier<'_> {
     /// Another Relevo may have taken the flow over; it would not expect them. But if our own session still applies, whoever
     /// opens the stream after it finds them recorded.
     async fn expect(&self, sides: &Sides) -> Result<Vec<TableRecord>, StartFault> {
+        // A flow that fails again and again, such as one whose spool is full, applies for a moment only each time. What
+        // mends it may be this copy, so that moment is waited for.
+        let until = Instant::now() + CLAIM_LIMIT;
+        let mut opened = self.opened.clone();
+        loop {
+            opened.mark_unchanged();
+            if let Some(tables) = self.expect_and_claim(sides).await? {
+                return Ok(tables);
+            }
+            if !matches!(timeout_at(until, opened.changed()).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+        Err(StartFault {
+            side: Side::Target,
+            class: FaultClass::Transient,
+            kind: "not_applying",
+            text: format!("flow {} is not applied by this Relevo at present; copying when it is", self.flow),
+        })
+    }
+
+    /// One attempt; `None`: nobody of ours applies at present.
+    async fn expect_and_claim(&self, sides: &Sides) -> Result<Option<Vec<TableRecord>>, StartFault> {
         let failed = || StartFault::state(Side::Target);
         let (target, coming) = (&*sides.target, &self.coming);
         let looking = coming.looking.lock().await;
         let tables = state::tables(target, self.flow).await.map_err(failed())?;
         let mut missing = tables.iter().filter(|table| is_missing(table.state)).map(name_of).peekable();
         if missing.peek().is_none() {
-            return Ok(tables);
+            return Ok(Some(tables));
         }
         coming.complete.store(false, Ordering::Release);
         missing.for_each(|table| coming.arrivals.expect(table));
@@ -207,15 +233,7 @@ impl Copier<'_> {
             text: format!("what tables miss while they are copied cannot be kept: {}", chain(&error)),
         })?;
         let ours = state::claim_spool(target, self.flow, &spool, &self.board.applying_pids()).await;
-        if ours.map_err(failed())? {
-            return Ok(tables);
-        }
-        Err(StartFault {
-            side: Side::Target,
-            class: FaultClass::Transient,
-            kind: "not_applying",
-            text: format!("flow {} is not applied by this Relevo at present; copying when it is", self.flow),
-        })
+        Ok(ours.map_err(failed())?.then_some(tables))
     }
 
     /// The tables of the flow as the copy selects them.
