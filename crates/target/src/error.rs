@@ -214,7 +214,7 @@ pub enum TargetError {
     },
     /// The net changes of a table could not be applied as sets. Within a batch this only means that it is applied again in
     /// order.
-    #[error("target: {operation} of a set of rows of {table} failed: {}", describe(.source))]
+    #[error("target: {operation} of a set of rows of {table} failed: {}{}", describe(.source), remedy(.source, false))]
     Set {
         /// The table.
         table: TableName,
