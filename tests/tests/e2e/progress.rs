@@ -62,6 +62,11 @@ async fn a_copy_says_how_far_it_is_everywhere() {
     assert_eq!(outside["copy"]["phase"], "rows");
     let text = pair.command("status").finish().expect_code(0).stdout;
     assert!(text.contains("copy        ") && text.contains("public.large: "), "{text}");
+    // By lines, of which one comes each second: before the rest of the rows is there in no time.
+    wait_until("a line with rate and time left", PATIENCE, async || {
+        of_kind(&lines(&relevo.stdout()), "progress").iter().any(|line| is_under_way(line))
+    })
+    .await;
     pair.target_proxy().throttle(None);
     relevo.wait_until_streaming().await;
     wait_until("the end is said", PATIENCE, async || {
@@ -72,6 +77,11 @@ async fn a_copy_says_how_far_it_is_everywhere() {
     assert_eq!(status["copy"], Value::Null, "it is complete");
     relevo.terminate();
     the_lines_tell_the_story(&lines(&relevo.stdout()));
+}
+
+/// A line of progress that says how fast the copy goes and how long it will take.
+fn is_under_way(line: &Value) -> bool {
+    line["remaining_seconds"].as_u64() > Some(0) && line["bytes_per_second"].is_u64()
 }
 
 fn the_lines_tell_the_story(said: &[Value]) {
@@ -92,9 +102,7 @@ fn the_lines_tell_the_story(said: &[Value]) {
     let progress = of_kind(said, "progress");
     let bytes: Vec<u64> = progress.iter().map(|line| line["bytes"].as_u64().unwrap()).collect();
     assert!(bytes.len() >= 2 && bytes.is_sorted(), "{bytes:?}");
-    let known =
-        |line: &&&Value| line["remaining_seconds"].as_u64() > Some(0) && line["bytes_per_second"].is_u64();
-    let under_way = progress.iter().find(known).expect("a line with rate and time left");
+    let under_way = progress.iter().find(|line| is_under_way(line)).expect("a line with rate and time left");
     assert_eq!((&under_way["phase"], &under_way["tables_total"]), (&"rows".into(), &2.into()));
     assert_eq!(under_way["tables"][0]["table"], "public.large");
     let phases: Vec<&str> = of_kind(said, "phase").iter().filter_map(|line| line["phase"].as_str()).collect();
