@@ -5,9 +5,10 @@ use tokio_postgres::{Client, GenericClient};
 use crate::StateError;
 
 /// The version of the schema that this program writes.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = STEPS.len() as i32;
 
-const SCHEMA_SQL: &str = include_str!("schema.sql");
+/// What makes each version of the one before it, from version 1 on. What was released is never changed, only followed.
+const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// It reads the tables. `to_regclass` would believe what this session has cached: that there is no such schema, although
 /// another one has created it while this one waited for the lock.
@@ -36,7 +37,8 @@ pub async fn installed_version(client: &impl GenericClient) -> Result<Option<i32
     }
 }
 
-/// Creates schema `relevo` when it is not there. Idempotent, and safe when two processes do it at once.
+/// Creates schema `relevo`, or brings an older version up to this one. Idempotent, and safe when two processes do it at
+/// once.
 ///
 /// # Errors
 /// [`StateError::NewerSchema`] when a later Relevo was here; [`StateError::Sql`], for example without CREATE on
@@ -48,9 +50,9 @@ pub async fn install(client: &mut Client) -> Result<(), StateError> {
     }
     let transaction = client.transaction().await.map_err(StateError::sql(action))?;
     transaction.execute(LOCK_INSTALL, &[]).await.map_err(StateError::sql(action))?;
-    match installed_version(&transaction).await? {
-        Some(_) => {}
-        None => transaction.batch_execute(SCHEMA_SQL).await.map_err(StateError::sql(action))?,
+    let found = installed_version(&transaction).await?.and_then(|found| usize::try_from(found).ok());
+    for step in STEPS.iter().skip(found.unwrap_or(0)) {
+        transaction.batch_execute(step).await.map_err(StateError::sql(action))?;
     }
     transaction.commit().await.map_err(StateError::sql(action))
 }

@@ -30,12 +30,12 @@ pub async fn begin(
     shutdown: &CancellationToken,
 ) -> Result<Started, StartFault> {
     let work = async {
-        let sides = open(settings).await?;
+        let mut sides = open(settings).await?;
         let servers = sides.servers(settings);
         let flow = connect::flow_name(settings.flow.name.as_ref(), &sides.source_facts, &sides.target_facts);
         board.named(&flow);
         let work = async {
-            let resumed = resume(settings, board, &sides, &flow).await?;
+            let resumed = resume(settings, board, &mut sides, &flow).await?;
             if resumed.is_none() {
                 check(settings, board, &sides, &flow).await?;
             }
@@ -84,13 +84,15 @@ pub async fn open(settings: &RunSettings) -> Result<Sides, StartFault> {
 async fn resume(
     settings: &RunSettings,
     board: &Arc<FlowBoard>,
-    sides: &Sides,
+    sides: &mut Sides,
     flow: &FlowName,
 ) -> Result<Option<Started>, StartFault> {
     let failed = || StartFault::state(Side::Target);
     if state::installed_version(&*sides.target).await.map_err(failed())?.is_none() {
         return Ok(None);
     }
+    // An older Relevo may have made it.
+    state::install(&mut sides.target).await.map_err(failed())?;
     let Some(stored) = state::progress(&*sides.target, flow).await.map_err(failed())? else {
         return Ok(None);
     };
