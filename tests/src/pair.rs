@@ -186,7 +186,7 @@ pub struct Node {
 }
 
 impl Node {
-    async fn start(builder: ClusterBuilder) -> Self {
+    pub(crate) async fn start(builder: ClusterBuilder) -> Self {
         let cluster = builder.start().await;
         cluster.create_database(DATABASE).await;
         Self { cluster, session: Mutex::new(None) }

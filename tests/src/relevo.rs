@@ -45,6 +45,16 @@ impl RelevoBuilder {
             .args(["--source", source_url, "--target", target_url])
     }
 
+    /// `relevo run` beside a node of a configuration file, with an HTTP endpoint on a free port and JSON logs.
+    #[must_use]
+    pub fn run_node(config: &str, node: &str) -> Self {
+        let http = Arc::new(Port::reserve());
+        let listen = format!("127.0.0.1:{}", http.number());
+        Self { arguments: Vec::new(), environment: Vec::new(), http: Some(http), spool: None }
+            .args(["run", "--log-format", "json", "--http-listen", &listen])
+            .args(["--config", config, "--node", node])
+    }
+
     /// Any other command.
     #[must_use]
     pub fn command(arguments: &[&str]) -> Self {

@@ -40,6 +40,16 @@ pub enum Command {
     Errors(ErrorsArgs),
     /// Return when the target has applied a position of the source: who has written there reads it here.
     Wait(WaitArgs),
+    /// Say once which node of the configuration file is the primary.
+    Init(InitArgs),
+    /// Give the role of the primary to another node, planned: nothing is lost, and writes pause for a moment.
+    Switchover(SwitchoverArgs),
+    /// Give the role of the primary to a standby because the primary is lost.
+    Failover(FailoverArgs),
+    /// Let a former primary, or a standby that was left behind, follow the present primary.
+    Rejoin(RejoinArgs),
+    /// List who was the primary when, and how the role moved.
+    History(HistoryArgs),
     /// Forget how far the flow is and drop its slot: the next `relevo run` empties its tables on the target and
     /// copies them anew.
     Reset(ResetArgs),
@@ -69,7 +79,7 @@ pub enum LogFormat {
 /// Which flow: the two databases and its name.
 ///
 /// The URLs stay text here: a parse error of clap's would print them with their passwords.
-#[derive(Args)]
+#[derive(Clone, Args)]
 pub struct FlowArgs {
     /// Configuration file (TOML).
     #[arg(long, env = "RELEVO_CONFIG", value_name = "FILE")]
@@ -84,13 +94,14 @@ pub struct FlowArgs {
     /// Name of the flow; its slot and publication are named relevo_NAME. Default: derived from both databases.
     #[arg(long, env = "RELEVO_NAME")]
     pub name: Option<FlowName>,
-    /// Kept for nodes whose roles move between them; whoever gives it is told that there are none yet.
-    #[arg(long, env = "RELEVO_NODE", hide = true)]
+    /// The node of the configuration file that this is about: for run, the one that this Relevo stands beside; for other
+    /// commands, the standby whose flow is meant. Default for those: the only standby.
+    #[arg(long, env = "RELEVO_NODE", value_name = "NODE")]
     pub node: Option<String>,
 }
 
 /// Patterns over the tables.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct PatternArgs {
     /// Tables to replicate, as schema.table with * and ?; may be given several times. Default: every user table.
     #[arg(long, env = "RELEVO_INCLUDE", value_name = "PATTERN", value_delimiter = ',')]
@@ -101,7 +112,7 @@ pub struct PatternArgs {
 }
 
 /// Which tables.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct TableArgs {
     /// By their names.
     #[command(flatten)]
@@ -121,7 +132,7 @@ pub struct TableArgs {
 }
 
 /// Options of `relevo run`.
-#[derive(Args)]
+#[derive(Clone, Args)]
 pub struct RunArgs {
     /// Which flow.
     #[command(flatten)]
@@ -312,4 +323,97 @@ pub struct ResetArgs {
     /// Say what would be done, and do nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// The configuration file that names the nodes.
+#[derive(Args)]
+pub struct ClusterArgs {
+    /// Configuration file (TOML) with a [node.NAME] for each database.
+    #[arg(long, env = "RELEVO_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Options of `relevo init`.
+#[derive(Args)]
+pub struct InitArgs {
+    /// The nodes.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// The node that is the primary now.
+    #[arg(long, value_name = "NODE")]
+    pub primary: String,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What the commands that move the role have in common.
+#[derive(Args)]
+pub struct HandoverArgs {
+    /// The nodes.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Say what was found and what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// End, as if killed, after this step. For tests.
+    #[arg(long, env = "RELEVO_KILL_AFTER_STEP", hide = true)]
+    pub kill_after_step: Option<usize>,
+}
+
+/// Options of `relevo switchover`.
+#[derive(Args)]
+pub struct SwitchoverArgs {
+    /// The node that is to be the primary. The present one takes back, or finishes, what was interrupted.
+    #[arg(long, value_name = "NODE")]
+    pub to: String,
+    /// For how long nobody may be able to write; beyond it everything is taken back. Default: 5s.
+    #[arg(long, value_name = "DURATION")]
+    pub max_pause: Option<jiff::SignedDuration>,
+    /// What all of them have.
+    #[command(flatten)]
+    pub handover: HandoverArgs,
+}
+
+/// Options of `relevo failover`.
+#[derive(Args)]
+pub struct FailoverArgs {
+    /// The standby that is to be the primary.
+    #[arg(long, value_name = "NODE")]
+    pub to: String,
+    /// Also when the primary answers and accepts writes (it is fenced first), when another standby has applied more, or
+    /// when two nodes claim the role.
+    #[arg(long)]
+    pub force: bool,
+    /// What all of them have.
+    #[command(flatten)]
+    pub handover: HandoverArgs,
+}
+
+/// Options of `relevo rejoin`.
+#[derive(Args)]
+pub struct RejoinArgs {
+    /// The node that comes back.
+    #[arg(value_name = "NODE")]
+    pub node: String,
+    /// Where what it has written on its own is kept: a file, or a directory. Default: the working directory.
+    #[arg(long, env = "RELEVO_SALVAGE", value_name = "PATH")]
+    pub salvage: Option<PathBuf>,
+    /// What all of them have.
+    #[command(flatten)]
+    pub handover: HandoverArgs,
+}
+
+/// Options of `relevo history`.
+#[derive(Args)]
+pub struct HistoryArgs {
+    /// The nodes.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -5,7 +5,9 @@ mod check;
 mod connect;
 mod error;
 mod errors;
+mod handover;
 mod logging;
+mod nodes;
 mod output;
 mod redact;
 mod reset;
@@ -66,6 +68,11 @@ fn dispatch(cli: &Cli, file: File) -> Result<(), CliError> {
         .build()
         .map_err(|error| CliError::failed(format!("the runtime could not be started: {error}")))?;
     let result = runtime.block_on(async {
+        // Those that are about one flow learn from the databases which one it is, if the file names nodes.
+        let file = match flow_of(&cli.command) {
+            Some(flow) => nodes::resolve(file, flow).await?,
+            None => file,
+        };
         match &cli.command {
             Command::Run(args) => run::run(args, &file).await,
             Command::Status(args) => status::run(args, &file).await,
@@ -73,6 +80,11 @@ fn dispatch(cli: &Cli, file: File) -> Result<(), CliError> {
             Command::Tables(args) => tables::run(args, &file).await,
             Command::Errors(args) => errors::run(args, &file).await,
             Command::Wait(args) => wait::run(args, &file).await,
+            Command::Init(args) => handover::init(args, &file).await,
+            Command::Switchover(args) => handover::switchover_to(args, &file).await,
+            Command::Failover(args) => handover::failover_to(args, &file).await,
+            Command::Rejoin(args) => handover::rejoin_node(args, &file).await,
+            Command::History(args) => handover::history(args, &file).await,
             Command::Reset(args) => reset::run(args, &file).await,
         }
     });
@@ -81,15 +93,33 @@ fn dispatch(cli: &Cli, file: File) -> Result<(), CliError> {
     result
 }
 
+/// The flow that a command is about. `relevo run` finds it out by itself, again and again.
+fn flow_of(command: &Command) -> Option<&FlowArgs> {
+    match command {
+        Command::Status(args) => Some(&args.flow),
+        Command::Check(args) => Some(&args.flow),
+        Command::Tables(args) => Some(&args.flow),
+        Command::Errors(args) => Some(&args.flow),
+        Command::Wait(args) => Some(&args.flow),
+        Command::Reset(args) => Some(&args.flow),
+        Command::Run(_)
+        | Command::Init(_)
+        | Command::Switchover(_)
+        | Command::Failover(_)
+        | Command::Rejoin(_)
+        | Command::History(_) => None,
+    }
+}
+
 fn config(command: &Command) -> Option<&Path> {
-    let flow: &FlowArgs = match command {
-        Command::Run(args) => &args.flow,
-        Command::Status(args) => &args.flow,
-        Command::Check(args) => &args.flow,
-        Command::Tables(args) => &args.flow,
-        Command::Errors(args) => &args.flow,
-        Command::Wait(args) => &args.flow,
-        Command::Reset(args) => &args.flow,
+    let config = match command {
+        Command::Run(args) => &args.flow.config,
+        Command::Init(args) => &args.cluster.config,
+        Command::Switchover(args) => &args.handover.cluster.config,
+        Command::Failover(args) => &args.handover.cluster.config,
+        Command::Rejoin(args) => &args.handover.cluster.config,
+        Command::History(args) => &args.cluster.config,
+        other => &flow_of(other)?.config,
     };
-    flow.config.as_deref()
+    config.as_deref()
 }

@@ -2,8 +2,10 @@
 //!
 //! Every default stands here, once. What may not enter: anything that connects.
 
+mod nodes;
 mod wait;
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -21,6 +23,7 @@ use crate::args::{FlowArgs, LogFormat, PatternArgs, RunArgs, SchemaArg, Synchron
 use crate::error::CliError;
 use crate::redact::{redact, redact_all};
 
+pub use nodes::HandoverSettings;
 pub use wait::{Position, WaitSettings};
 
 const DEFAULT_HTTP_LISTEN: SocketAddr =
@@ -36,7 +39,7 @@ const LEAST_RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const GREATEST_RECEIVE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The configuration file, as written. Unknown keys are errors: a misspelt setting must not be ignored.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     name: Option<FlowNameText>,
@@ -50,12 +53,17 @@ pub struct File {
     replication: ReplicationSection,
     http: HttpSection,
     log: LogSection,
-    /// `[node.NAME]`: taken here so that the refusal can say what to write instead.
+    handover: nodes::HandoverSection,
+    hooks: nodes::HooksSection,
+    /// `[node.NAME]`: the databases between which the role of the primary moves.
     #[serde(rename = "node")]
-    nodes: toml::Table,
+    nodes: BTreeMap<String, Endpoint>,
+    /// The name of the flow into the node that a command is about, once that is known.
+    #[serde(skip)]
+    flow_into_node: Option<FlowName>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
 struct FlowNameText(FlowName);
 
@@ -68,7 +76,7 @@ impl TryFrom<String> for FlowNameText {
 }
 
 /// One database in the file. No `Debug`: the URL may hold a password.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Endpoint {
     url: String,
@@ -81,7 +89,7 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct TablesSection {
     include: Vec<String>,
@@ -89,21 +97,21 @@ struct TablesSection {
     via_partition_root: Option<bool>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct SchemaSection {
     mode: Option<SchemaArg>,
     pg_dump: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct CopySection {
     jobs: Option<NonZeroUsize>,
     split_bytes: Option<ByteSize>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ApplySection {
     batch_bytes: Option<ByteSize>,
@@ -113,26 +121,26 @@ struct ApplySection {
     synchronous_commit: Option<SynchronousCommitArg>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct HeartbeatSection {
     interval: Option<jiff::SignedDuration>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ReplicationSection {
     receive_timeout: Option<jiff::SignedDuration>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct HttpSection {
     listen: Option<SocketAddr>,
 }
 
 /// How the file wants log lines; read before logging begins.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSection {
     /// The filter.
@@ -218,7 +226,7 @@ impl File {
             let shown = path.to_string_lossy();
             CliError::usage(format!("configuration file {}: {error}", redact(&shown)))
         })?;
-        let file: Self = toml::from_str(&text).map_err(|error| {
+        toml::from_str(&text).map_err(|error| {
             // Not the Display form: it quotes the offending line, and that line may hold a password.
             let before = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = 1 + text.as_bytes().iter().take(before).filter(|byte| **byte == b'\n').count();
@@ -228,11 +236,7 @@ impl File {
                 // It quotes values, and a URL may stand in the wrong place.
                 redact_all(error.message(), text.split(['"', '\'']))
             ))
-        })?;
-        match file.nodes.keys().next() {
-            Some(name) => Err(no_nodes(&format!("configuration file {}: [node.{name}]", path.display()))),
-            None => Ok(file),
-        }
+        })
     }
 
     /// How the file wants log lines.
@@ -255,8 +259,14 @@ impl File {
     }
 
     fn flow_name(&self, args: &FlowArgs) -> Result<Option<FlowName>, CliError> {
+        if let Some(name) = &self.flow_into_node {
+            return Ok(Some(name.clone()));
+        }
         match &args.node {
-            Some(name) => Err(no_nodes(&format!("--node {name} (or RELEVO_NODE)"))),
+            Some(name) => Err(CliError::usage(format!(
+                "--node {name} (or RELEVO_NODE) names a node, and there is no configuration file with [node.{name}]: give \
+                 --config FILE"
+            ))),
             None => Ok(args.name.clone().or_else(|| self.name.as_ref().map(|name| name.0.clone()))),
         }
     }
@@ -369,14 +379,6 @@ fn default_copy_jobs() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(FEWEST).clamp(FEWEST, MOST)
 }
 
-/// Nodes are asked for, in words that a later version will understand.
-fn no_nodes(place: &str) -> CliError {
-    CliError::usage(format!(
-        "{place}: this version knows no nodes whose roles move; it replicates one way: name the two databases with \
-         --source and --target, or as [source] url and [target] url in the configuration file"
-    ))
-}
-
 fn endpoint(side: Side, option: Option<&str>, file: Option<&Endpoint>) -> Result<ConnInfo, CliError> {
     let url = option.or(file.map(|endpoint| endpoint.url.as_str())).ok_or_else(|| {
         let variable = side.to_string().to_uppercase();
@@ -449,15 +451,6 @@ mod tests {
         let error = file(text).unwrap_err().to_string();
         assert!(error.contains("pasword_file") && error.contains("line 3:"), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn nodes_are_refused_with_what_to_write_instead() {
-        let error = file("[node.a]\nurl = \"postgres://a:hunter2@s/shop\"\n").unwrap_err().to_string();
-        assert!(error.contains("[node.a]") && error.contains("[source] url"), "{error}");
-        assert!(!error.contains("hunter2"), "{error}");
-        let error = File::default().run(&run_args(&["--node", "a"])).err().unwrap();
-        assert!(matches!(error, CliError::Usage(_)), "{error}");
     }
 
     #[test]

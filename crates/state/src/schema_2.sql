@@ -82,4 +82,21 @@ END
 $guard$;
 COMMENT ON FUNCTION relevo.guard() IS 'Refuses ordinary writes on a node that is not the primary. Sessions with session_replication_role = replica, as Relevo''s own, are not asked.';
 
+CREATE FUNCTION relevo.guard_ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $guard$
+DECLARE
+    this relevo.node;
+BEGIN
+    IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() AS c
+                WHERE c.command_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+                  AND c.schema_name IS DISTINCT FROM 'pg_temp') THEN
+        SELECT * INTO this FROM relevo.node;
+        RAISE EXCEPTION 'no tables can be created in this database (node %), which is not the primary: node % is, since epoch %',
+            this.name, this.primary_node, this.epoch
+            USING ERRCODE = 'read_only_sql_transaction', HINT = 'Create it on the primary.';
+    END IF;
+END
+$guard$;
+COMMENT ON FUNCTION relevo.guard_ddl() IS 'Refuses new tables, which would have no guard yet, on a node that is not the primary. Used where Relevo may create event triggers.';
+
 INSERT INTO relevo.version (version) VALUES (2);

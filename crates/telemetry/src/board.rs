@@ -12,7 +12,7 @@ use relevo_model::{Side, SourceLsn, Timestamp};
 
 use crate::pace::{Pace, remaining_seconds};
 use crate::status::{CopyProgress, LastError, StatusSnapshot, TableCounts, side_label};
-use crate::{Clock, Lag, Metrics, Role, RunState, SlotStatus, TableProgress, TableState, TelemetryError};
+use crate::{Clock, Lag, LagBytes, Metrics, Role, RunState, SlotStatus, TableProgress, TableState, TelemetryError};
 
 /// Who this is.
 #[derive(Debug, Clone)]
@@ -187,11 +187,18 @@ impl Board {
         self.inner().state
     }
 
-    /// The node has another role or epoch from now on.
+    /// The node has this role and epoch from now on. With another role or epoch it has another source, or none: what was
+    /// known of the old one is forgotten.
     pub fn set_role(&self, role: Role, epoch: u64) {
+        let now = self.clock.now();
         let mut inner = self.inner();
+        if (inner.role, inner.epoch) == (role, epoch) {
+            return;
+        }
         inner.role = role;
         inner.epoch = epoch;
+        inner.lag = Lag::new(now);
+        inner.slot = None;
     }
 
     /// The source was asked where its WAL ends, and what time it is there. Once a second or more often: a lag of
@@ -348,8 +355,8 @@ impl Board {
             received_lsn: lag.received_lsn(),
             applied_lsn: lag.applied_lsn(),
             durable_lsn: lag.durable_lsn(),
-            lag_bytes: lag.bytes().map(|bytes| bytes.applied),
-            lag_seconds: lag.seconds(now),
+            lag_bytes: inner.lag_bytes().map(|bytes| bytes.applied),
+            lag_seconds: inner.lag_seconds(now),
             source_silent_seconds: silent(Side::Source),
             target_silent_seconds: silent(Side::Target),
             slot: inner.slot.clone(),
@@ -370,7 +377,12 @@ impl Board {
         let now = self.clock.now();
         let inner = self.inner();
         let mut reasons = Vec::new();
-        if inner.state != RunState::Streaming {
+        let sides: &[Side] = match inner.role {
+            // Nobody is behind the primary; its own database has to answer.
+            Role::Primary => &[Side::Target],
+            Role::Standby => &[Side::Source, Side::Target],
+        };
+        if inner.role == Role::Standby && inner.state != RunState::Streaming {
             let detail = inner.state_detail.as_ref().map_or(String::new(), |detail| format!(": {detail}"));
             reasons.push(format!("the flow is {}, not streaming{detail}", inner.state.as_str()));
             // A table that is added to a flow that streams does not make the others any less good.
@@ -379,7 +391,7 @@ impl Board {
                 reasons.push(format!("{} of {} tables are copied", counts.copied, counts.total));
             }
         }
-        for side in [Side::Source, Side::Target] {
+        for side in sides.iter().copied() {
             let silent = inner.lag.silent_seconds(side, now);
             if !inner.lag.was_heard(side) {
                 reasons.push(format!("the {side} was not heard from yet"));
@@ -387,7 +399,7 @@ impl Board {
                 reasons.push(format!("the {side} has been silent for {silent:.0} s"));
             }
         }
-        let lag = inner.lag.seconds(now);
+        let lag = inner.lag_seconds(now);
         if let Some(limit) = rules.max_lag_seconds
             && lag > limit
         {
@@ -404,7 +416,7 @@ impl Board {
         let now = self.clock.now();
         {
             let inner = self.inner();
-            self.metrics.set_lag(inner.lag.seconds(now), inner.lag.bytes());
+            self.metrics.set_lag(inner.lag_seconds(now), inner.lag_bytes());
             self.metrics.set_positions(&inner.lag, |side| inner.lag.silent_seconds(side, now));
             self.metrics.set_flow(inner.state, inner.role, inner.epoch);
             self.metrics.set_slot(inner.slot.as_ref());
@@ -418,6 +430,21 @@ impl Board {
 }
 
 impl Inner {
+    /// Nobody is ahead of the primary.
+    fn lag_seconds(&self, now: Timestamp) -> f64 {
+        match self.role {
+            Role::Primary => 0.0,
+            Role::Standby => self.lag.seconds(now),
+        }
+    }
+
+    fn lag_bytes(&self) -> Option<LagBytes> {
+        match self.role {
+            Role::Primary => Some(LagBytes::default()),
+            Role::Standby => self.lag.bytes(),
+        }
+    }
+
     fn tables_by_state(&self) -> [u64; TableState::ALL.len()] {
         TableState::ALL.map(|state| self.tables.values().filter(|table| table.state == state).count() as u64)
     }

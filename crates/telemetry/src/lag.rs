@@ -38,7 +38,7 @@ const CLOCK_TOLERANCE_US: i64 = 250_000;
 const POLLS_KEPT: usize = 64;
 
 /// The distance of each stage from the source's WAL position, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LagBytes {
     /// Of what has been received.
     pub received: u64,

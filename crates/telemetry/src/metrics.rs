@@ -56,6 +56,7 @@ pub struct Metrics {
     tables_not_added: IntGauge,
     role: GaugeVec,
     epoch: IntGauge,
+    stale_primary: IntGauge,
     flow_state: GaugeVec,
     missing_rows: IntCounter,
     reapplied: IntCounter,
@@ -117,6 +118,7 @@ impl Metrics {
             tables_not_added: IntGauge::with_opts(opts(names::TABLES_NOT_ADDED))?,
             role: gauges(names::ROLE, &["role"])?,
             epoch: IntGauge::with_opts(opts(names::EPOCH))?,
+            stale_primary: IntGauge::with_opts(opts(names::STALE_PRIMARY))?,
             flow_state: gauges(names::FLOW_STATE, &["state"])?,
             missing_rows: IntCounter::with_opts(opts(names::MISSING_ROWS))?,
             reapplied: IntCounter::with_opts(opts(names::REAPPLIED))?,
@@ -167,6 +169,7 @@ impl Metrics {
         register(Box::new(self.tables_not_added.clone()))?;
         register(Box::new(self.role.clone()))?;
         register(Box::new(self.epoch.clone()))?;
+        register(Box::new(self.stale_primary.clone()))?;
         register(Box::new(self.flow_state.clone()))?;
         register(Box::new(self.missing_rows.clone()))?;
         register(Box::new(self.reapplied.clone()))?;
@@ -315,6 +318,11 @@ impl Metrics {
             self.role.with_label_values(&[each.as_str()]).set(f64::from(u8::from(each == role)));
         }
         self.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the node holds itself for the primary although it is not, or not alone.
+    pub fn set_stale_primary(&self, stale: bool) {
+        self.stale_primary.set(i64::from(stale));
     }
 
     pub(crate) fn set_slot(&self, slot: Option<&SlotStatus>) {

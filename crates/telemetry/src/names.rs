@@ -71,6 +71,8 @@ metrics! {
         "1 for the role that the node has, 0 for the other.";
     EPOCH = "relevo_epoch",
         "The epoch that the node knows: it grows with each hand-over.";
+    STALE_PRIMARY = "relevo_stale_primary",
+        "1 while this node holds itself for the primary and another node has the role, or claims it in the same epoch: it is fenced, and has to rejoin.";
     BUILD_INFO = "relevo_build_info",
         "Always 1; the label says which version runs.";
     FLOW_STATE = "relevo_flow_state",

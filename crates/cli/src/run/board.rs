@@ -12,7 +12,7 @@ use relevo_snapshot::{CopyEvent, CopyObserver, Phase, TableJob};
 use relevo_source::{SlotInfo, SourceMonitor};
 use relevo_spool::SharedSpool;
 use relevo_state::FlowState;
-use relevo_telemetry::{Board, Committed, CopyProgress, RunState, SlotStatus, TableProgress, TableState};
+use relevo_telemetry::{Board, Committed, CopyProgress, Role, RunState, SlotStatus, TableProgress, TableState};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -155,6 +155,21 @@ impl FlowBoard {
     /// The flow's name is known now.
     pub fn named(&self, flow: &FlowName) {
         self.board.set_name(flow.as_str());
+    }
+
+    /// The node has this role since this epoch.
+    pub fn set_role(&self, role: Role, epoch: u64) {
+        self.board.set_role(role, epoch);
+    }
+
+    /// The node holds itself for the primary although it is not, or not alone.
+    pub fn set_stale_primary(&self, stale: bool) {
+        self.board.metrics().set_stale_primary(stale);
+    }
+
+    /// The node's own database answers.
+    pub fn own_database_answers(&self) {
+        self.board.contact(Side::Target);
     }
 
     /// The main loop is alive.

@@ -9,6 +9,7 @@ mod fault;
 mod keeper;
 mod lines;
 mod monitor;
+mod node;
 pub mod progress;
 mod publications;
 mod sequences;
@@ -61,13 +62,17 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`CliError::Failed`]: it could not begin; [`CliError::Refused`]: it may not go on.
 pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
-    let settings = file.run(args)?;
+    let place = node::Place::of(args, file)?;
+    let settings = match &place {
+        None => file.run(args)?,
+        Some(place) => place.settings(&place.me)?,
+    };
     let shutdown = CancellationToken::new();
     listen_for_signals(&shutdown)?;
     let telemetry = |error: relevo_telemetry::TelemetryError| CliError::failed(chain(&error));
     let board = Board::new(Identity {
         name: settings.flow.name.as_ref().map_or(String::new(), ToString::to_string),
-        node: None,
+        node: place.as_ref().map(|place| place.me.clone()),
         role: Role::Standby,
         epoch: 0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -76,8 +81,9 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
     let http = HttpServer::bind(&settings.http_listen.to_string()).await.map_err(telemetry)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        source = %settings.flow.source,
+        source = place.is_none().then(|| settings.flow.source.to_string()),
         target = %settings.flow.target,
+        node = place.as_ref().map(|place| &place.me),
         http = %http.address(),
         "relevo begins"
     );
@@ -95,17 +101,16 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
     if let Some(lines) = lines {
         helpers.push(tokio::spawn(lines::report(Arc::clone(&board), lines, end.clone())));
     }
-    let result = follow(&settings, &board, &shutdown, &end, &mut helpers).await;
+    let result = match place {
+        None => follow(&settings, &board, &shutdown, &end, &mut helpers).await,
+        Some(place) => node::live(place, &board, &shutdown).await,
+    };
     match &result {
         Ok(()) => board.set_state(FlowState::Stopped, None),
         Err(error) => board.set_state(FlowState::Failed, Some(error.to_string())),
     }
     end.cancel();
-    let until = Instant::now() + END_LIMIT;
-    for helper in helpers {
-        // A helper that does not end in time is cut off with the process; none of them holds data.
-        let _ = timeout_at(until, helper).await;
-    }
+    end_helpers(helpers).await;
     board.no_more_lines();
     if let Some(writer) = writer {
         writer.end().await;
@@ -114,6 +119,17 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
         info!("relevo ends");
     }
     result
+}
+
+/// Waits for the helpers, which were asked to end.
+async fn end_helpers(helpers: Vec<JoinHandle<()>>) {
+    let until = Instant::now() + END_LIMIT;
+    for mut helper in helpers {
+        // One that does not end in time is cut off; none of them holds data.
+        if timeout_at(until, &mut helper).await.is_err() {
+            helper.abort();
+        }
+    }
 }
 
 /// Begins, then streams.

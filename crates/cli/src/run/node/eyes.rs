@@ -1,0 +1,89 @@
+//! What the other nodes say of the role, looked at all the time. A node that does not answer has said what it said last:
+//! epochs only grow, so an old word is never wrong, only old.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use relevo_connect::SqlSession;
+use relevo_handover::{Claim, Cluster, HandoverError, Word, connect_node, listen};
+use relevo_model::SourceIdentity;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+const LOOK: Duration = Duration::from_millis(200);
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+type Words = Arc<Mutex<BTreeMap<String, Word>>>;
+
+/// The last word of every node.
+pub struct Eyes {
+    words: Words,
+}
+
+impl Eyes {
+    /// Begins to look, until `end`.
+    pub fn open(cluster: &Cluster, end: &CancellationToken) -> Self {
+        let words = Words::default();
+        for node in cluster.nodes.keys() {
+            let (cluster, node, words, end) = (cluster.clone(), node.clone(), Arc::clone(&words), end.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = end.cancelled() => {}
+                    () = look(&cluster, &node, &words) => {}
+                }
+            });
+        }
+        Self { words }
+    }
+
+    /// What all nodes but one say.
+    pub fn claims(&self, me: &str) -> Vec<Claim> {
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        words.iter().filter(|(node, _)| *node != me).filter_map(|(_, word)| word.claim.clone()).collect()
+    }
+
+    /// Which database each node is.
+    pub fn identities(&self) -> BTreeMap<String, SourceIdentity> {
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        words.iter().map(|(node, word)| (node.clone(), word.identity.clone())).collect()
+    }
+}
+
+async fn look(cluster: &Cluster, node: &str, words: &Words) {
+    loop {
+        if let Ok(session) = connect_node(cluster, node).await {
+            while let Ok(Ok(word)) = timeout(ANSWER_LIMIT, listen(&session, node)).await {
+                words.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), word);
+                sleep(LOOK).await;
+            }
+        }
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// A session on the node's own database, opened when it is needed.
+#[derive(Default)]
+pub struct Own {
+    session: Option<SqlSession>,
+}
+
+impl Own {
+    /// The session.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn session(&mut self, cluster: &Cluster, me: &str) -> Result<&mut SqlSession, HandoverError> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => connect_node(cluster, me).await?,
+        };
+        Ok(self.session.insert(session))
+    }
+
+    /// It is of no use any more.
+    pub fn close(&mut self) {
+        self.session = None;
+    }
+}

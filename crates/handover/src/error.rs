@@ -1,0 +1,139 @@
+//! What can go wrong while a hand-over is worked on.
+
+use relevo_connect::{ConnectError, describe};
+use relevo_source::SourceError;
+use relevo_state::StateError;
+use thiserror::Error;
+
+use crate::{NodeNameError, Refusal};
+
+/// A hand-over did not get as far as it should.
+#[derive(Debug, Error)]
+pub enum HandoverError {
+    /// It may not be done.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A node cannot be reached.
+    #[error("node {node}: {source}")]
+    Connect {
+        /// Which.
+        node: String,
+        /// Why.
+        source: Box<ConnectError>,
+    },
+    /// A statement failed.
+    #[error("node {node}: {action}: {}", describe(source))]
+    Sql {
+        /// Where.
+        node: String,
+        /// What was being done.
+        action: String,
+        /// The server's words.
+        source: tokio_postgres::Error,
+    },
+    /// What Relevo remembers could not be read or written.
+    #[error("node {node}: {source}")]
+    State {
+        /// Where.
+        node: String,
+        /// Why.
+        source: StateError,
+    },
+    /// A catalog could not be read.
+    #[error("node {node}: {source}")]
+    Catalog {
+        /// Where.
+        node: String,
+        /// Why.
+        source: relevo_catalog::CatalogError,
+    },
+    /// A publication or a sequence could not be made as it has to be.
+    #[error("node {node}: {source}")]
+    Snapshot {
+        /// Where.
+        node: String,
+        /// Why.
+        source: Box<relevo_snapshot::SnapshotError>,
+    },
+    /// The slot of the old primary could not be read.
+    #[error("node {node}: {source}")]
+    Source {
+        /// Where.
+        node: String,
+        /// Why.
+        source: Box<SourceError>,
+    },
+    /// Transactions hold locks that the fence needs.
+    #[error(
+        "node {node}: the fence could not be set within {waited_ms} ms, because transactions that have written are still \
+         open ({holders}): end them (SELECT pg_terminate_backend(PID)), or give more time with --max-pause; applications \
+         write as before"
+    )]
+    FenceWaits {
+        /// Where.
+        node: String,
+        /// How long it was tried.
+        waited_ms: u128,
+        /// Who is in the way.
+        holders: String,
+    },
+    /// The standby has not caught up within the time that writes may pause.
+    #[error(
+        "node {node} has not caught up within {waited_ms} ms (it is at {applied}, and {wanted} is wanted): the hand-over \
+         was given up"
+    )]
+    TooSlow {
+        /// Which.
+        node: String,
+        /// How long was waited.
+        waited_ms: u128,
+        /// How far it is.
+        applied: String,
+        /// How far it should be.
+        wanted: String,
+    },
+    /// Somebody else has changed the role meanwhile.
+    #[error("node {node}: the role has moved meanwhile ({found}): look at relevo status, and type the command again")]
+    Overtaken {
+        /// Where.
+        node: String,
+        /// What was found.
+        found: String,
+    },
+    /// Files.
+    #[error("{what}: {source}")]
+    File {
+        /// Which.
+        what: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No such node.
+    #[error(transparent)]
+    Name(#[from] NodeNameError),
+    /// Something that has to be waited for does not come.
+    #[error("{0}")]
+    Waited(String),
+}
+
+impl HandoverError {
+    pub(crate) fn sql(node: &str, action: &str) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        move |source| Self::Sql { node: node.to_owned(), action: action.to_owned(), source }
+    }
+
+    pub(crate) fn state(node: &str) -> impl FnOnce(StateError) -> Self {
+        move |source| Self::State { node: node.to_owned(), source }
+    }
+
+    pub(crate) fn catalog(node: &str) -> impl FnOnce(relevo_catalog::CatalogError) -> Self {
+        move |source| Self::Catalog { node: node.to_owned(), source }
+    }
+
+    pub(crate) fn snapshot(node: &str) -> impl FnOnce(relevo_snapshot::SnapshotError) -> Self {
+        move |source| Self::Snapshot { node: node.to_owned(), source: Box::new(source) }
+    }
+
+    pub(crate) fn slot(node: &str) -> impl FnOnce(SourceError) -> Self {
+        move |source| Self::Source { node: node.to_owned(), source: Box::new(source) }
+    }
+}

@@ -1,0 +1,94 @@
+//! The return of an old primary, or of a standby that was left behind.
+
+use relevo_state::{HandoverKind, HandoverState};
+
+use super::{Plan, Refusal, Step, by_which, claim, follows, is_named, may_be_guarded, may_follow, must_see};
+use crate::Observed;
+
+/// Lets `node` follow the present primary. What it has and nobody else has goes to the salvage file and leaves its tables.
+///
+/// # Errors
+/// [`Refusal`]: there is no way back without a copy, or something is in the way.
+pub fn rejoin(observed: &Observed, node: &str) -> Result<Plan, Refusal> {
+    is_named(observed, node)?;
+    let claim = claim(observed)?;
+    let primary = claim.primary.as_str();
+    let cannot = |reason: String, remedy: String| Refusal::CannotRejoin {
+        node: node.to_owned(),
+        reason,
+        remedy,
+    };
+    if primary == node {
+        return Err(cannot(
+            format!("it is the primary, since epoch {}", claim.epoch),
+            "there is nothing to do".to_owned(),
+        ));
+    }
+    let seen = must_see(observed, node, "start its server first")?;
+    let new = must_see(observed, primary, "its values are needed")?;
+    let anew = format!(
+        "let it be copied anew: drop its tables (or its database), then start relevo run --node {node}"
+    );
+    let Some(record) = &seen.record else {
+        return Err(cannot("it has never been part of the cluster".to_owned(), anew));
+    };
+    let name = |name: &str| name.to_owned();
+    let mut plan = Plan {
+        kind: HandoverKind::Rejoin,
+        from: Some(name(node)),
+        to: name(node),
+        epoch: claim.epoch,
+        resumes: seen
+            .handovers
+            .iter()
+            .find(|record| record.state == HandoverState::Running && record.kind == HandoverKind::Rejoin)
+            .cloned(),
+        steps: Vec::new(),
+        notes: Vec::new(),
+        rolls_back: false,
+    };
+    if follows(seen, new) && record.epoch == claim.epoch {
+        // What an interrupted rejoin has left to do.
+        if plan.resumes.is_some() {
+            plan.steps.push(Step::Restore { node: name(node), primary: name(primary) });
+            plan.steps.push(Step::Retire { on: name(node), follower: name(primary) });
+        }
+        return Ok(plan);
+    }
+    let Some(handover) = by_which(new, claim.epoch) else {
+        return Err(cannot(format!("{primary} does not know from where on it had the role"), anew));
+    };
+    if may_follow(node, seen, primary, handover) {
+        plan.steps.push(Step::Follow { node: name(node), primary: name(primary) });
+        return Ok(plan);
+    }
+    if handover.from.as_deref() != Some(node) {
+        let last = handover.from.as_deref().unwrap_or("nobody");
+        return Err(cannot(
+            format!("the role went from {last} to {primary} since, and what {node} holds is neither's state of then"),
+            anew,
+        ));
+    }
+    if handover.old_lsn.is_none() {
+        let reason = format!("it and {primary} had the role in the same epoch, so nobody knows where they parted");
+        return Err(cannot(reason, anew));
+    }
+    if !new.slots.contains(&format!("relevo_{}_{node}", record.cluster)) {
+        return Err(cannot(format!("{primary} has no slot for it any more"), anew));
+    }
+    if !seen.slots.contains(&format!("relevo_{}_{primary}", record.cluster)) {
+        return Err(cannot(
+            format!("its slot for {primary} is gone, so nobody knows what it has written on its own"),
+            anew,
+        ));
+    }
+    may_be_guarded(seen, node)?;
+    if !record.fenced {
+        plan.steps.push(Step::Fence { node: name(node), promised_to: None });
+    }
+    plan.steps.push(Step::Salvage { node: name(node), primary: name(primary) });
+    plan.steps.push(Step::Undo { node: name(node), primary: name(primary) });
+    plan.steps.push(Step::Restore { node: name(node), primary: name(primary) });
+    plan.steps.push(Step::Retire { on: name(node), follower: name(primary) });
+    Ok(plan)
+}

@@ -1,0 +1,87 @@
+//! The SQL of this crate that concerns user tables and the server; schema `relevo` is the business of `relevo_state`.
+
+/// The tables that a guard has to stand before: every table of a user that outlives its session. `guard`: how its trigger
+/// is enabled, NULL without one. Tables of an extension that others own are left out: their owners answer for them.
+pub(crate) const TABLES: &str = "
+SELECT n.nspname, c.relname, t.tgenabled::text, pg_catalog.pg_has_role(c.relowner, 'USAGE')
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid AND t.tgname = 'relevo_guard' AND NOT t.tgisinternal
+ WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+   AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'relevo')
+   AND (pg_catalog.pg_has_role(c.relowner, 'USAGE') OR NOT EXISTS (
+        SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+           AND d.objid = c.oid AND d.deptype = 'e'))
+ ORDER BY 1, 2";
+
+/// Who holds locks on user tables that keep the fence out, with what they do.
+pub(crate) const WRITERS: &str = "
+SELECT DISTINCT 'pid ' || a.pid || ', ' || coalesce(a.usename::text, '?') || ', '
+       || coalesce(nullif(a.application_name, ''), 'no application name') || ', ' || coalesce(a.state, '?')
+       || ' for ' || pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)) || ' s'
+  FROM pg_catalog.pg_locks l
+  JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+   AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
+                  'ExclusiveLock', 'AccessExclusiveLock')
+   AND a.backend_type = 'client backend'
+ LIMIT 5";
+
+/// Where the WAL ends, and what stands in the way of a fence.
+pub(crate) const FACTS: &str = "
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+            ELSE pg_catalog.pg_current_wal_insert_lsn() END,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts x WHERE x.database = pg_catalog.current_database()),
+       (SELECT pg_catalog.pg_has_role(d.datdba, 'USAGE') FROM pg_catalog.pg_database d
+         WHERE d.datname = pg_catalog.current_database()),
+       (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)";
+
+/// Relevo's slots in this database.
+pub(crate) const SLOTS: &str = "SELECT slot_name::text FROM pg_catalog.pg_replication_slots \
+     WHERE plugin = 'pgoutput' AND database = pg_catalog.current_database()";
+
+/// Whether somebody applies: holds the advisory lock `$1`.
+pub(crate) const APPLIES: &str = "
+SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+   AND ((l.classid::bigint << 32) | l.objid::bigint) = $1)";
+
+/// The same, and it is in the middle of something.
+pub(crate) const APPLIES_NOW: &str = "
+SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+   AND ((l.classid::bigint << 32) | l.objid::bigint) = $1 AND a.xact_start IS NOT NULL)";
+
+/// Where the next record of the WAL will begin.
+pub(crate) const INSERT_LSN: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
+
+/// A transaction that arrives on the standbys, behind everything that was committed before it.
+pub(crate) const MARK: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'relevo', 'handover')";
+
+/// Moves every sequence ahead by `$1` of its increments, as far as it goes, and says how many moved.
+pub(crate) const ADVANCE_SEQUENCES: &str = "
+SELECT pg_catalog.count(pg_catalog.setval(c.oid,
+       CASE WHEN s.seqincrement > 0
+            THEN least(coalesce(v.last_value, s.seqstart)::numeric + s.seqincrement::numeric * $1::bigint, s.seqmax)
+            ELSE greatest(coalesce(v.last_value, s.seqstart)::numeric + s.seqincrement::numeric * $1::bigint, s.seqmin)
+       END::bigint))
+  FROM pg_catalog.pg_sequence s
+  JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_sequences v ON v.schemaname = n.nspname AND v.sequencename = c.relname
+ WHERE n.nspname <> 'relevo' AND n.nspname NOT LIKE 'pg\\_%' AND c.relpersistence <> 't'
+   AND pg_catalog.has_sequence_privilege(c.oid, 'UPDATE')";
+
+pub(crate) const CREATE_SLOT: &str =
+    "SELECT 1 FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')";
+/// Ends whoever reads the slot, then drops it: only a slot that nobody reads can be dropped.
+pub(crate) const END_READER: &str = "SELECT pg_catalog.pg_terminate_backend(s.active_pid) \
+     FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = $1 AND s.active";
+pub(crate) const DROP_SLOT: &str = "SELECT pg_catalog.pg_drop_replication_slot(s.slot_name) \
+     FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = $1";
+
+/// The database, and whether the role may make event triggers.
+pub(crate) const DATABASE: &str = "SELECT pg_catalog.current_database()::text, r.rolsuper \
+     FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";

@@ -1,0 +1,360 @@
+//! Taking the steps of a plan. Each looks first whether it has been taken already.
+//!
+//! What may not enter: which steps are right (see [`plan`](crate::plan)).
+
+mod arm;
+mod fence;
+mod follow;
+mod promote;
+mod rejoin;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use relevo_connect::SqlSession;
+use relevo_model::{SourceLsn, Timestamp};
+use relevo_state::{self as state, HandoverKind, HandoverRecord, HandoverState, RoleNote};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::observe::{Seen, connect, see};
+use crate::{Cluster, HandoverError, Plan, Step};
+
+pub use follow::follow_after_handover;
+
+/// How often something that is waited for is looked at.
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
+/// How long a hook may take.
+const HOOK_LIMIT: Duration = Duration::from_secs(30);
+
+/// Commands that tell others, such as proxies and name servers.
+#[derive(Debug, Clone, Default)]
+pub struct Hooks {
+    /// Run when the old primary accepts no writes any more.
+    pub on_fence: Option<String>,
+    /// Run when the new primary accepts writes.
+    pub on_promote: Option<String>,
+}
+
+/// Work on a plan.
+pub struct Work<'a> {
+    /// The nodes.
+    pub cluster: &'a Cluster,
+    /// Who asks, for the history.
+    pub requested_by: String,
+    /// For how long nobody may be able to write before a switchover is taken back.
+    pub max_pause: Duration,
+    /// Whom to tell.
+    pub hooks: Hooks,
+    /// The salvage file; a directory is given a name of its own.
+    pub salvage: PathBuf,
+    /// Called before each step with its number, from 1.
+    pub tell: &'a (dyn Fn(usize, &Step) + Sync),
+    /// Called after each.
+    pub told: &'a (dyn Fn(usize) + Sync),
+}
+
+/// What was done.
+#[derive(Debug, Clone, Default)]
+pub struct Done {
+    /// For how long nobody could write.
+    pub pause: Option<Duration>,
+    /// Where the old primary was when the new one took over, as far as it had it.
+    pub old_lsn: Option<SourceLsn>,
+    /// When the old primary committed the last of that.
+    pub old_commit_time: Option<Timestamp>,
+    /// Sequences that could not be set, and other things that somebody should look at.
+    pub warnings: Vec<String>,
+    /// What was salvaged: the file, and how many transactions and rows.
+    pub salvaged: Option<(PathBuf, u64, u64)>,
+    /// Nodes that could not follow at once.
+    pub left_behind: Vec<String>,
+}
+
+/// What one run of a plan knows.
+struct Run<'a> {
+    work: &'a Work<'a>,
+    plan: &'a Plan,
+    record: HandoverRecord,
+    sessions: BTreeMap<String, SqlSession>,
+    done: Done,
+    /// When writers began to wait.
+    paused: Option<Instant>,
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+impl Work<'_> {
+    /// Takes the steps.
+    ///
+    /// # Errors
+    /// The first that failed. Before the role has moved, a switchover is taken back.
+    pub async fn run(&self, plan: &Plan) -> Result<Done, HandoverError> {
+        let mut run = Run {
+            work: self,
+            plan,
+            record: plan.resumes.clone().unwrap_or_else(|| self.record(plan)),
+            sessions: BTreeMap::new(),
+            done: Done::default(),
+            paused: None,
+        };
+        for (at, step) in plan.steps.iter().enumerate() {
+            (self.tell)(at + 1, step);
+            run.record.step = Some(step.word().to_owned());
+            if let Err(error) = run.step(step).await {
+                if run.may_go_back() {
+                    run.go_back().await;
+                }
+                return Err(error);
+            }
+            (self.told)(at + 1);
+        }
+        run.end().await?;
+        Ok(run.done)
+    }
+
+    fn record(&self, plan: &Plan) -> HandoverRecord {
+        let started_at = now();
+        HandoverRecord {
+            id: format!("{}-{}-{}", plan.epoch, plan.kind, started_at.unix_us()),
+            kind: plan.kind,
+            state: HandoverState::Running,
+            epoch: plan.epoch,
+            from: plan.from.clone(),
+            to: plan.to.clone(),
+            step: None,
+            requested_by: self.requested_by.clone(),
+            started_at,
+            ended_at: None,
+            old_system_id: None,
+            old_lsn: None,
+            old_commit_time: None,
+            new_lsn: None,
+            pause_ms: None,
+            loss: None,
+        }
+    }
+
+    /// Runs a hook, if there is one. That it fails is said, and stops nothing: the role has moved or is moving.
+    async fn hook(&self, name: &str, run: &HandoverRecord) {
+        let command = match name {
+            "on_fence" => &self.hooks.on_fence,
+            _ => &self.hooks.on_promote,
+        };
+        let Some(command) = command else { return };
+        let place = |node: &str| {
+            let host = self.cluster.nodes.get(node).and_then(|conf| conf.info.hosts().first().cloned());
+            host.map_or_else(String::new, |host| host.to_string())
+        };
+        let old = run.from.clone().unwrap_or_default();
+        let child = tokio::process::Command::new("/bin/sh")
+            .args(["-c", command])
+            .env("RELEVO_HOOK", name)
+            .env("RELEVO_CLUSTER", &self.cluster.name)
+            .env("RELEVO_HANDOVER", run.kind.as_str())
+            .env("RELEVO_EPOCH", run.epoch.to_string())
+            .env("RELEVO_OLD_PRIMARY", &old)
+            .env("RELEVO_OLD_PRIMARY_HOST", place(&old))
+            .env("RELEVO_NEW_PRIMARY", &run.to)
+            .env("RELEVO_NEW_PRIMARY_HOST", place(&run.to))
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .status();
+        match timeout(HOOK_LIMIT, child).await {
+            Ok(Ok(status)) if status.success() => info!(hook = name, "the hook was run"),
+            Ok(Ok(status)) => warn!(hook = name, %status, "the hook failed; go on by hand with what it does"),
+            Ok(Err(error)) => warn!(hook = name, %error, "the hook could not be run"),
+            Err(_) => warn!(hook = name, limit = ?HOOK_LIMIT, "the hook took too long and was ended"),
+        }
+    }
+}
+
+impl Run<'_> {
+    /// A session on a node, opened once.
+    async fn session(&mut self, node: &str) -> Result<&mut SqlSession, HandoverError> {
+        if !self.sessions.contains_key(node) {
+            let session = connect(self.work.cluster, node).await?;
+            self.sessions.insert(node.to_owned(), session);
+        }
+        self.sessions.get_mut(node).ok_or_else(|| HandoverError::Waited(format!("node {node} is not connected")))
+    }
+
+    async fn see(&mut self, node: &str) -> Result<Seen, HandoverError> {
+        let cluster = self.work.cluster;
+        see(cluster, node, self.session(node).await?).await
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<(), HandoverError> {
+        match step {
+            Step::Arm { on, follower } => self.arm(on, follower).await,
+            Step::Fence { node, promised_to } => self.fence(node, promised_to.as_deref()).await,
+            Step::Drain { node, from } => self.drain(node, from).await,
+            Step::DrainOthers { nodes, from } => {
+                self.drain_others(nodes, from).await;
+                Ok(())
+            }
+            Step::Sequences { from, to } => self.sequences(from, to).await,
+            Step::Settle { node } => self.settle(node).await,
+            Step::AdvanceSequences { node } => self.advance_sequences(node).await,
+            Step::Promote { node, from, epoch } => self.promote(node, from, *epoch).await,
+            Step::Follow { node, primary } => self.follow(node, primary).await,
+            Step::Retire { on, follower } => self.retire(on, follower).await,
+            Step::Unfence { node } => self.unfence(node).await,
+            Step::Salvage { node, primary } => self.salvage(node, primary).await,
+            Step::Undo { node, primary } => self.undo(node, primary).await,
+            Step::Restore { node, primary } => self.restore(node, primary).await,
+        }
+    }
+
+    /// Writes down how far it is, on every node that takes part and can be reached.
+    async fn note(&mut self, node: &str) -> Result<(), HandoverError> {
+        let record = self.record.clone();
+        let session = self.session(node).await?;
+        state::put_handover(&**session, &record).await.map_err(HandoverError::state(node))
+    }
+
+    /// Whether nothing has happened yet that cannot be taken back.
+    fn may_go_back(&self) -> bool {
+        self.plan.kind == HandoverKind::Switchover && self.record.new_lsn.is_none() && !self.plan.rolls_back
+    }
+
+    /// Takes everything back: the old primary accepts writes again.
+    async fn go_back(&mut self) {
+        let Some(from) = self.plan.from.clone() else { return };
+        let fenced = self.plan.steps.iter().any(|step| matches!(step, Step::Fence { .. }));
+        let mut back = vec![Step::Unfence { node: from }];
+        back.extend(self.plan.steps.iter().filter_map(|step| match step {
+            Step::Arm { on, follower } => Some(Step::Retire { on: on.clone(), follower: follower.clone() }),
+            _ => None,
+        }));
+        if !fenced {
+            back.remove(0);
+        }
+        // A session in a failed transaction is of no use.
+        self.sessions.clear();
+        for step in back {
+            info!("taking it back: {step}");
+            if let Err(error) = self.step(&step).await {
+                warn!(%error, "could not be taken back; type the command again, or relevo switchover --to {}",
+                    self.plan.from.as_deref().unwrap_or_default());
+                return;
+            }
+        }
+    }
+
+    /// The end: what has become of it is written down everywhere.
+    async fn end(&mut self) -> Result<(), HandoverError> {
+        if self.plan.steps.is_empty() {
+            return Ok(());
+        }
+        self.record.state = if self.plan.rolls_back { HandoverState::RolledBack } else { HandoverState::Done };
+        self.record.ended_at = Some(now());
+        let mut nodes: Vec<String> = vec![self.plan.to.clone()];
+        nodes.extend(self.plan.from.clone().filter(|from| *from != self.plan.to));
+        for (at, node) in nodes.iter().enumerate() {
+            match self.note(node).await {
+                Ok(()) => {}
+                // The new primary's word counts; the old one may be gone.
+                Err(error) if at == 0 => return Err(error),
+                Err(error) => info!(%error, "the history of {node} does not have it"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says for the first time what every node is, and who is the primary. Returns what was done, node by node.
+///
+/// # Errors
+/// The primary cannot be reached, or the nodes know another primary.
+pub async fn init(cluster: &Cluster, primary: &str, requested_by: &str) -> Result<Vec<String>, HandoverError> {
+    let mut lines = Vec::new();
+    let order = std::iter::once(primary).chain(cluster.others(primary));
+    let record = HandoverRecord {
+        id: format!("1-{}", HandoverKind::Init),
+        kind: HandoverKind::Init,
+        state: HandoverState::Done,
+        epoch: 1,
+        from: None,
+        to: primary.to_owned(),
+        step: None,
+        requested_by: requested_by.to_owned(),
+        started_at: now(),
+        ended_at: Some(now()),
+        old_system_id: None,
+        old_lsn: None,
+        old_commit_time: None,
+        new_lsn: None,
+        pause_ms: None,
+        loss: None,
+    };
+    for node in order {
+        let mut session = match connect(cluster, node).await {
+            Ok(session) => session,
+            Err(error) if node == primary => return Err(error),
+            Err(error) => {
+                lines.push(format!("{node}: not reached ({error}); its Relevo does the same when it starts"));
+                continue;
+            }
+        };
+        lines.push(init_one(cluster, node, &mut session, (1, primary), Some(&record)).await?);
+    }
+    Ok(lines)
+}
+
+/// Says what one node is, unless that is said.
+pub(crate) async fn init_one(
+    cluster: &Cluster,
+    node: &str,
+    session: &mut SqlSession,
+    (epoch, primary): (u64, &str),
+    record: Option<&HandoverRecord>,
+) -> Result<String, HandoverError> {
+    let failed = || HandoverError::state(node);
+    state::install(session).await.map_err(failed())?;
+    let role = RoleNote { epoch, primary, fenced: false, fence_lsn: None, promised_to: None };
+    state::init_node(&**session, (&cluster.name, node), role).await.map_err(failed())?;
+    let found = state::node(&**session).await.map_err(failed())?;
+    let Some(found) = found else {
+        return Err(HandoverError::Waited(format!("node {node}: what it is could not be written down")));
+    };
+    if (&*found.cluster, &*found.name) != (&*cluster.name, node) {
+        let found = format!("it is node {} of cluster {}", found.name, found.cluster);
+        return Err(HandoverError::Overtaken { node: node.to_owned(), found });
+    }
+    if (found.epoch, &*found.primary) != (epoch, primary) {
+        let found = format!("primary is {} since epoch {}", found.primary, found.epoch);
+        return Err(HandoverError::Overtaken { node: node.to_owned(), found });
+    }
+    if let Some(record) = record {
+        let known = state::handovers(&**session).await.map_err(failed())?;
+        if !known.iter().any(|known| known.id == record.id) {
+            state::put_handover(&**session, record).await.map_err(failed())?;
+        }
+    }
+    Ok(if node == primary {
+        format!("{node}: the primary, epoch {epoch}")
+    } else {
+        format!("{node}: a standby of {primary}, epoch {epoch}; start relevo run --node {node} beside it")
+    })
+}
+
+/// Waits for `look` to find something, for `limit` at most.
+async fn until<T>(
+    limit: Duration,
+    mut look: impl AsyncFnMut() -> Result<Option<T>, HandoverError>,
+) -> Result<Option<T>, HandoverError> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(Some(found));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,110 @@
+//! What a follower reads from: publications and a slot on a node that is to be the primary, and their end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use relevo_catalog::{TableInfo, TableName};
+use relevo_connect::SqlSession;
+use relevo_snapshot::Existing;
+use relevo_state as state;
+use tokio_postgres::error::SqlState;
+
+use super::{Run, until};
+use crate::{Cluster, HandoverError, sql};
+
+/// How long whoever reads a slot may take to leave it.
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The tables that take part, as they are on this node: what the flow into it has brought.
+pub(super) async fn tables_here(
+    cluster: &Cluster,
+    node: &str,
+    session: &SqlSession,
+) -> Result<Vec<TableInfo>, HandoverError> {
+    let flow = cluster.flow_into(node)?;
+    let recorded = state::tables(&**session, &flow).await.map_err(HandoverError::state(node))?;
+    let names: BTreeSet<TableName> =
+        recorded.iter().map(|table| TableName::new(&table.schema, &table.name)).collect();
+    let all = relevo_catalog::user_tables(session).await.map_err(HandoverError::catalog(node))?;
+    Ok(all.into_iter().filter(|table| names.contains(&table.name)).collect())
+}
+
+impl Run<'_> {
+    /// The slot begins before the first write of the new primary, so it has all of them. What the flow into this node
+    /// still applies after that is in it too; the follower begins behind it.
+    pub(super) async fn arm(&mut self, on: &str, follower: &str) -> Result<(), HandoverError> {
+        let cluster = self.work.cluster;
+        let flow = cluster.flow_into(follower)?;
+        self.note(on).await?;
+        let epoch = self.plan.epoch;
+        let behind = self.is_behind(follower, epoch).await;
+        let facts = {
+            let session = self.session(on).await?;
+            let tables = tables_here(cluster, on, session).await?;
+            let by_root = cluster.via_partition_root;
+            relevo_snapshot::publish(session, &flow, &tables, by_root, Existing::Replace)
+                .await
+                .map_err(HandoverError::snapshot(on))?;
+            let there = session.query(sql::SLOTS, &[]).await;
+            let there = there.map_err(HandoverError::sql(on, "looking at the slots"))?;
+            there.iter().any(|row| row.get::<_, String>(0) == flow.slot())
+        };
+        // A node that was left behind in an earlier epoch may still need what the slot holds.
+        if facts && behind {
+            return Ok(());
+        }
+        drop_slot(self.session(on).await?, on, &flow.slot()).await?;
+        let session = self.session(on).await?;
+        session
+            .query_one(sql::CREATE_SLOT, &[&flow.slot()])
+            .await
+            .map(drop)
+            .map_err(HandoverError::sql(on, "making the slot"))
+    }
+
+    /// Whether the node has missed an earlier hand-over, or cannot say.
+    async fn is_behind(&mut self, node: &str, epoch: u64) -> bool {
+        match self.session(node).await {
+            Err(_) => true,
+            Ok(session) => match state::node(&**session).await {
+                Ok(Some(record)) => record.epoch + 1 < epoch,
+                Ok(None) | Err(_) => true,
+            },
+        }
+    }
+
+    pub(super) async fn retire(&mut self, on: &str, follower: &str) -> Result<(), HandoverError> {
+        if self.done.left_behind.iter().any(|left| left == follower) {
+            return Ok(());
+        }
+        let flow = self.work.cluster.flow_into(follower)?;
+        let session = self.session(on).await?;
+        drop_slot(session, on, &flow.slot()).await?;
+        for publication in [flow.publication(), flow.insert_only_publication()] {
+            let drop = format!(
+                "DROP PUBLICATION IF EXISTS {}",
+                relevo_catalog::quote_identifier(&publication)
+            );
+            session.batch_execute(&drop).await.map_err(HandoverError::sql(on, "dropping a publication"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Drops a slot if it is there; who reads it is ended.
+async fn drop_slot(session: &SqlSession, node: &str, slot: &str) -> Result<(), HandoverError> {
+    let dropped = until(LEAVE_LIMIT, async || {
+        let ended = session.query(sql::END_READER, &[&slot]).await;
+        ended.map_err(HandoverError::sql(node, "ending who reads the slot"))?;
+        match session.query(sql::DROP_SLOT, &[&slot]).await {
+            Ok(_) => Ok(Some(())),
+            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => Ok(None),
+            // Somebody was faster.
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ok(Some(())),
+            Err(error) => Err(HandoverError::sql(node, "dropping the slot")(error)),
+        }
+    });
+    dropped.await?.ok_or_else(|| {
+        HandoverError::Waited(format!("node {node}: slot {slot} is in use and could not be dropped"))
+    })
+}

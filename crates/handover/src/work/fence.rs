@@ -1,0 +1,217 @@
+//! The steps around the fence: setting it, waiting behind it, taking it back.
+
+use std::time::{Duration, Instant};
+
+use relevo_catalog::Selection;
+use relevo_model::SourceLsn;
+use relevo_snapshot::{SequenceMode, Sequences};
+use relevo_state::{self as state, RoleNote};
+use tracing::info;
+
+use super::{LOOK, Run, until};
+use crate::guard::Place;
+use crate::{HandoverError, sql};
+
+/// How long a standby whose source is gone may go on applying what it has received.
+const SETTLE_LIMIT: Duration = Duration::from_secs(600);
+/// For so long nothing must move before that counts as the end.
+const STILL: Duration = Duration::from_millis(1500);
+/// By how many values a sequence is moved ahead when nobody can say where the old primary's stands.
+const SEQUENCE_MARGIN: i64 = 10_000;
+
+impl Run<'_> {
+    pub(super) async fn fence(&mut self, node: &str, promised_to: Option<&str>) -> Result<(), HandoverError> {
+        let seen = self.see(node).await?;
+        let Some(record) = seen.record else {
+            return Err(HandoverError::Overtaken { node: node.to_owned(), found: "it knows no role".to_owned() });
+        };
+        self.note(node).await?;
+        if record.fenced && record.fence_lsn.is_some() && record.promised_to.as_deref() == promised_to {
+            // By an interrupted command: writers wait since then.
+            let age = record.now.unix_us() - record.updated_at.unix_us();
+            let age = Duration::from_micros(u64::try_from(age).unwrap_or(0));
+            self.paused = Instant::now().checked_sub(age);
+            self.record.old_lsn = record.fence_lsn;
+            let session = self.session(node).await?;
+            let place = Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
+            place.mark().await?;
+            self.work.hook("on_fence", &self.record).await;
+            return Ok(());
+        }
+        let role = RoleNote {
+            epoch: record.epoch,
+            primary: &record.primary,
+            fenced: true,
+            fence_lsn: None,
+            promised_to,
+        };
+        let patience = self.work.max_pause;
+        let session = self.session(node).await?;
+        let place = Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
+        let fenced = place.fence(role, patience).await?;
+        self.paused = Some(fenced.since);
+        self.record.old_lsn = Some(fenced.lsn);
+        self.work.hook("on_fence", &self.record).await;
+        Ok(())
+    }
+
+    /// What is left of the time in which nobody may write; a command that goes on with an interrupted one has it anew.
+    fn budget(&self) -> Duration {
+        let spent = self.paused.map_or(Duration::ZERO, |since| since.elapsed());
+        match spent > self.work.max_pause && self.plan.resumes.is_some() {
+            true => self.work.max_pause,
+            false => self.work.max_pause.saturating_sub(spent),
+        }
+    }
+
+    pub(super) async fn drain(&mut self, node: &str, from: &str) -> Result<(), HandoverError> {
+        let wanted = self.fence_of(from).await?;
+        let began = Instant::now();
+        match self.applied_reaches(node, wanted, self.budget()).await? {
+            Ok(()) => Ok(()),
+            Err(applied) => Err(HandoverError::TooSlow {
+                node: node.to_owned(),
+                waited_ms: began.elapsed().as_millis(),
+                applied: applied.map_or_else(|| "no position".to_owned(), |lsn| lsn.to_string()),
+                wanted: wanted.to_string(),
+            }),
+        }
+    }
+
+    /// Half of what is left of the time, so that a standby that is slow does not take the switchover with it.
+    pub(super) async fn drain_others(&mut self, nodes: &[String], from: &str) {
+        let Ok(wanted) = self.fence_of(from).await else { return };
+        for node in nodes {
+            let limit = self.budget() / 2;
+            match self.applied_reaches(node, wanted, limit).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => {
+                    self.left_behind(node, "it has not caught up in time; it goes on by itself once it has");
+                }
+                Err(error) => self.left_behind(node, &error.to_string()),
+            }
+        }
+    }
+
+    pub(super) fn left_behind(&mut self, node: &str, why: &str) {
+        self.done.warnings.push(format!("{node} does not follow yet: {why}"));
+        self.done.left_behind.push(node.to_owned());
+    }
+
+    async fn fence_of(&mut self, from: &str) -> Result<SourceLsn, HandoverError> {
+        let session = self.session(from).await?;
+        let record = state::node(&**session).await.map_err(HandoverError::state(from))?;
+        record.and_then(|record| record.fence_lsn).ok_or_else(|| HandoverError::Overtaken {
+            node: from.to_owned(),
+            found: "it is not fenced any more".to_owned(),
+        })
+    }
+
+    /// `Err`: how far it came.
+    async fn applied_reaches(
+        &mut self,
+        node: &str,
+        wanted: SourceLsn,
+        limit: Duration,
+    ) -> Result<Result<(), Option<SourceLsn>>, HandoverError> {
+        let flow = self.work.cluster.flow_into(node)?;
+        let session = self.session(node).await?;
+        let mut last = None;
+        let reached = until(limit, async || {
+            let progress = state::progress(&**session, &flow).await.map_err(HandoverError::state(node))?;
+            last = progress.map(|progress| progress.progress.applied);
+            Ok(last.filter(|applied| *applied >= wanted).map(drop))
+        });
+        Ok(reached.await?.ok_or(last))
+    }
+
+    pub(super) async fn sequences(&mut self, from: &str, to: &str) -> Result<(), HandoverError> {
+        let selection: Selection = self.work.cluster.selection.clone();
+        self.session(from).await?;
+        self.session(to).await?;
+        let (Some(source), Some(target)) = (self.sessions.get(from), self.sessions.get(to)) else {
+            return Ok(());
+        };
+        let done = Sequences::new(selection).set(source, target, SequenceMode::Exactly).await;
+        let done = done.map_err(HandoverError::snapshot(to))?;
+        for (sequence, problem) in done.problems {
+            self.done.warnings.push(relevo_snapshot::sequence_stays(&sequence, &problem));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn advance_sequences(&mut self, node: &str) -> Result<(), HandoverError> {
+        let session = self.session(node).await?;
+        session
+            .query_one(sql::ADVANCE_SEQUENCES, &[&SEQUENCE_MARGIN])
+            .await
+            .map(drop)
+            .map_err(HandoverError::sql(node, "moving the sequences ahead"))
+    }
+
+    /// Waits until the flow stands still and nobody is in the middle of a transaction of it.
+    pub(super) async fn settle(&mut self, node: &str) -> Result<(), HandoverError> {
+        self.note(node).await?;
+        let flow = self.work.cluster.flow_into(node)?;
+        let session = self.session(node).await?;
+        let mut last = None;
+        let mut since = Instant::now();
+        let settled = until(SETTLE_LIMIT, async || {
+            let progress = state::progress(&**session, &flow).await.map_err(HandoverError::state(node))?;
+            let applied = progress.map(|progress| progress.progress.applied);
+            let busy: bool = session
+                .query_one(sql::APPLIES_NOW, &[&flow.lock_key()])
+                .await
+                .map_err(HandoverError::sql(node, "looking whether somebody applies"))?
+                .get(0);
+            if applied != last || busy {
+                last = applied;
+                since = Instant::now();
+            }
+            tokio::time::sleep(LOOK * 10).await;
+            Ok((since.elapsed() >= STILL).then_some(()))
+        });
+        if settled.await?.is_none() {
+            info!("{node} is still applying after {SETTLE_LIMIT:?}; what it has not committed by then is not waited for");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn unfence(&mut self, node: &str) -> Result<(), HandoverError> {
+        let seen = self.see(node).await?;
+        let Some(record) = seen.record.filter(|record| record.fenced) else { return Ok(()) };
+        if record.primary != node {
+            return Err(HandoverError::Overtaken {
+                node: node.to_owned(),
+                found: format!("primary is {} since epoch {}", record.primary, record.epoch),
+            });
+        }
+        if let Some(paused) = self.paused.take() {
+            self.done.pause = Some(paused.elapsed());
+        }
+        let session = self.session(node).await?;
+        let place = Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
+        let script = place.unfence_script().await?;
+        let error = || HandoverError::sql(node, "taking the fence back");
+        session.batch_execute("BEGIN").await.map_err(error())?;
+        let role = RoleNote {
+            epoch: record.epoch,
+            primary: node,
+            fenced: false,
+            fence_lsn: None,
+            promised_to: None,
+        };
+        state::note_role(&**session, role).await.map_err(HandoverError::state(node))?;
+        session.batch_execute(&script).await.map_err(error())?;
+        session.batch_execute("COMMIT").await.map_err(error())?;
+        self.record.state = state::HandoverState::RolledBack;
+        self.record.ended_at = Some(super::now());
+        self.record.old_lsn = None;
+        for node in [node.to_owned(), self.plan.to.clone()] {
+            if let Err(error) = self.note(&node).await {
+                info!(%error, "the history of {node} does not have it");
+            }
+        }
+        Ok(())
+    }
+}

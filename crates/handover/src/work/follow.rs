@@ -1,0 +1,138 @@
+//! Following the new primary from the position at which both hold the same rows.
+
+use relevo_connect::SqlSession;
+use relevo_model::{SourceIdentity, SourceLsn};
+use relevo_state::{self as state, AdoptedTable, HandoverRecord, RoleNote};
+use tracing::info;
+
+use super::Run;
+use crate::observe::{connect, see};
+use crate::plan::may_follow;
+use crate::{Cluster, HandoverError};
+
+/// Whom to follow, and from where.
+pub(super) struct Lead<'a> {
+    pub(super) primary: &'a str,
+    pub(super) identity: &'a SourceIdentity,
+    pub(super) epoch: u64,
+    pub(super) from: SourceLsn,
+}
+
+/// The tables that the new primary has had from the flow into it: those that follow it now.
+pub(super) async fn tables_of(
+    cluster: &Cluster,
+    primary: &str,
+    session: &SqlSession,
+) -> Result<Vec<AdoptedTable>, HandoverError> {
+    let flow = cluster.flow_into(primary)?;
+    let tables = state::tables(&**session, &flow).await.map_err(HandoverError::state(primary))?;
+    let adopted = |table: state::TableRecord| AdoptedTable {
+        schema: table.schema,
+        name: table.name,
+        insert_only: table.insert_only,
+        follows: true,
+    };
+    Ok(tables.into_iter().map(adopted).collect())
+}
+
+/// Lets `node` follow, in one transaction with what it says of the role.
+async fn follow(
+    cluster: &Cluster,
+    node: &str,
+    session: &SqlSession,
+    lead: &Lead<'_>,
+    (adopt, record): (Option<&[AdoptedTable]>, &HandoverRecord),
+) -> Result<(), HandoverError> {
+    let (error, failed) = (|| HandoverError::sql(node, "following the new primary"), || HandoverError::state(node));
+    let flow = cluster.flow_into(node)?;
+    session.batch_execute("BEGIN").await.map_err(error())?;
+    let known = state::hold_node(&**session).await.map_err(failed())?;
+    if let Some(known) = known.as_ref().filter(|known| known.epoch > lead.epoch) {
+        let found = format!("primary is {} since epoch {}", known.primary, known.epoch);
+        return Err(HandoverError::Overtaken { node: node.to_owned(), found });
+    }
+    let from = (lead.identity, lead.from);
+    match adopt {
+        Some(tables) => state::adopt_flow(&**session, &flow, from, tables).await.map_err(failed())?,
+        None => state::repoint_flow(&**session, &flow, from).await.map_err(failed())?,
+    }
+    let role = RoleNote {
+        epoch: lead.epoch,
+        primary: lead.primary,
+        fenced: known.is_some_and(|known| known.fenced),
+        fence_lsn: None,
+        promised_to: None,
+    };
+    state::note_role(&**session, role).await.map_err(failed())?;
+    state::put_handover(&**session, record).await.map_err(failed())?;
+    session.batch_execute("COMMIT").await.map_err(error())
+}
+
+/// What a standby's own Relevo does when another node has the role: it goes on from there if it holds just what that one
+/// held. Returns whether it follows now.
+///
+/// # Errors
+/// A node that does not answer, or whose state cannot be read or written.
+pub async fn follow_after_handover(
+    cluster: &Cluster,
+    node: &str,
+    primary: &str,
+) -> Result<bool, HandoverError> {
+    let (own, new) = (connect(cluster, node).await?, connect(cluster, primary).await?);
+    let (seen, lead) = (see(cluster, node, &own).await?, see(cluster, primary, &new).await?);
+    let Some(record) = lead.record.as_ref().filter(|record| record.primary == primary) else { return Ok(false) };
+    let known = seen.record.as_ref().is_some_and(|known| known.epoch >= record.epoch);
+    let same = |one: &SourceIdentity| one.system_id == lead.identity.system_id && one.database == lead.identity.database;
+    if seen.flow.as_ref().is_some_and(|flow| same(&flow.source)) {
+        if !known {
+            let role = RoleNote {
+                epoch: record.epoch,
+                primary,
+                fenced: seen.record.as_ref().is_some_and(|own| own.fenced),
+                fence_lsn: None,
+                promised_to: None,
+            };
+            state::note_role(&*own, role).await.map_err(HandoverError::state(node))?;
+        }
+        return Ok(true);
+    }
+    let by_which = lead.handovers.iter().find(|handover| handover.epoch == record.epoch && handover.new_lsn.is_some());
+    let Some((handover, from)) = by_which.and_then(|handover| Some((handover, handover.new_lsn?))) else {
+        return Ok(false);
+    };
+    let slot = cluster.flow_into(node)?.slot();
+    if !may_follow(node, &seen, primary, handover) || !lead.slots.contains(&slot) {
+        return Ok(false);
+    }
+    let adopt = match handover.from.as_deref() == Some(node) {
+        true => Some(tables_of(cluster, primary, &new).await?),
+        false => None,
+    };
+    let whom = Lead { primary, identity: &lead.identity, epoch: record.epoch, from };
+    follow(cluster, node, &own, &whom, (adopt.as_deref(), handover)).await?;
+    info!(node, primary, epoch = record.epoch, from = %from, "following the new primary from where both are the same");
+    Ok(true)
+}
+
+impl Run<'_> {
+    pub(super) async fn follow(&mut self, node: &str, primary: &str) -> Result<(), HandoverError> {
+        if self.done.left_behind.iter().any(|left| left == node) {
+            return Ok(());
+        }
+        match follow_after_handover(self.work.cluster, node, primary).await {
+            Ok(true) => Ok(()),
+            Ok(false) if self.plan.from.as_deref() == Some(node) => Err(HandoverError::Waited(format!(
+                "node {node} does not hold what {primary} held when it took the role: type relevo rejoin {node}"
+            ))),
+            Ok(false) => {
+                self.left_behind(node, &format!("it does not hold what {primary} held; type relevo rejoin {node}"));
+                Ok(())
+            }
+            // The role has moved; whoever is away for a moment follows by itself later.
+            Err(error) => {
+                self.left_behind(node, &format!("{error}; its Relevo goes on by itself when it can"));
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The history of roles: one row for each hand-over that a database took part in.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use relevo_model::{SourceLsn, Timestamp};
+use tokio_postgres::types::{PgLsn, ToSql};
+use tokio_postgres::{GenericClient, Row};
+
+use crate::StateError;
+
+/// Why the role moved, or was to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HandoverKind {
+    /// The first primary.
+    Init,
+    /// Planned: nothing is lost.
+    Switchover,
+    /// The old primary was lost.
+    Failover,
+    /// An old primary has come back as a standby.
+    Rejoin,
+    /// A primary whose epoch is over was found to be writable, and is no more.
+    Fence,
+}
+
+impl HandoverKind {
+    /// The word in the database and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Switchover => "switchover",
+            Self::Failover => "failover",
+            Self::Rejoin => "rejoin",
+            Self::Fence => "fence",
+        }
+    }
+}
+
+impl fmt::Display for HandoverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for HandoverKind {
+    type Err = StateError;
+
+    fn from_str(text: &str) -> Result<Self, StateError> {
+        Ok(match text {
+            "init" => Self::Init,
+            "switchover" => Self::Switchover,
+            "failover" => Self::Failover,
+            "rejoin" => Self::Rejoin,
+            "fence" => Self::Fence,
+            other => return Err(StateError::Corrupt { column: "handover.kind", value: other.to_owned() }),
+        })
+    }
+}
+
+/// How far a hand-over is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HandoverState {
+    /// Begun; if nobody works on it, whoever did was interrupted.
+    Running,
+    /// The role has moved.
+    Done,
+    /// Everything is as it was.
+    RolledBack,
+}
+
+impl HandoverState {
+    /// The word in the database and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::RolledBack => "rolled back",
+        }
+    }
+}
+
+impl FromStr for HandoverState {
+    type Err = StateError;
+
+    fn from_str(text: &str) -> Result<Self, StateError> {
+        Ok(match text {
+            "running" => Self::Running,
+            "done" => Self::Done,
+            "rolled back" => Self::RolledBack,
+            other => return Err(StateError::Corrupt { column: "handover.state", value: other.to_owned() }),
+        })
+    }
+}
+
+/// One hand-over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandoverRecord {
+    /// The same on every node that took part.
+    pub id: String,
+    /// Why.
+    pub kind: HandoverKind,
+    /// How far.
+    pub state: HandoverState,
+    /// The epoch that it led to, or was to lead to.
+    pub epoch: u64,
+    /// Who had the role before; nobody before the first.
+    pub from: Option<String>,
+    /// Who was to have it.
+    pub to: String,
+    /// The last step that was begun.
+    pub step: Option<String>,
+    /// Who asked.
+    pub requested_by: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// System identifier of the old primary's server.
+    pub old_system_id: Option<String>,
+    /// Everything that ends at or before this LSN of the old primary was on the new one.
+    pub old_lsn: Option<SourceLsn>,
+    /// When the old primary committed the last of it.
+    pub old_commit_time: Option<Timestamp>,
+    /// LSN of the new primary behind all of that and before its own first write.
+    pub new_lsn: Option<SourceLsn>,
+    /// For how many milliseconds nobody could write.
+    pub pause_ms: Option<i64>,
+    /// What may be missing.
+    pub loss: Option<String>,
+}
+
+const COLUMNS: &str = "id, kind, state, epoch, from_node, to_node, step, requested_by, started_at, ended_at, \
+     old_system_id, old_lsn, old_commit_time, new_lsn, pause_ms, loss";
+const PUT: &str = "INSERT INTO relevo.handover (id, kind, state, epoch, from_node, to_node, step, requested_by, \
+     started_at, ended_at, old_system_id, old_lsn, old_commit_time, new_lsn, pause_ms, loss) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+     ON CONFLICT (id) DO UPDATE SET state = excluded.state, step = excluded.step, ended_at = excluded.ended_at, \
+     old_system_id = coalesce(excluded.old_system_id, relevo.handover.old_system_id), \
+     old_lsn = coalesce(excluded.old_lsn, relevo.handover.old_lsn), \
+     old_commit_time = coalesce(excluded.old_commit_time, relevo.handover.old_commit_time), \
+     new_lsn = coalesce(excluded.new_lsn, relevo.handover.new_lsn), \
+     pause_ms = coalesce(excluded.pause_ms, relevo.handover.pause_ms), \
+     loss = coalesce(excluded.loss, relevo.handover.loss)";
+
+fn record(row: &Row) -> Result<HandoverRecord, StateError> {
+    let lsn = |index: usize| row.get::<_, Option<PgLsn>>(index).map(|lsn| SourceLsn::new(lsn.into()));
+    let time = |index: usize| row.get::<_, Option<SystemTime>>(index).map(Timestamp::from);
+    Ok(HandoverRecord {
+        id: row.get(0),
+        kind: row.get::<_, &str>(1).parse()?,
+        state: row.get::<_, &str>(2).parse()?,
+        epoch: row.get::<_, i64>(3).unsigned_abs(),
+        from: row.get(4),
+        to: row.get(5),
+        step: row.get(6),
+        requested_by: row.get(7),
+        started_at: row.get::<_, SystemTime>(8).into(),
+        ended_at: time(9),
+        old_system_id: row.get(10),
+        old_lsn: lsn(11),
+        old_commit_time: time(12),
+        new_lsn: lsn(13),
+        pause_ms: row.get(14),
+        loss: row.get(15),
+    })
+}
+
+/// Writes down a hand-over, or what has become of it. What was known before and is not known now stays.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn put_handover(client: &impl GenericClient, record: &HandoverRecord) -> Result<(), StateError> {
+    let lsn = |lsn: Option<SourceLsn>| lsn.map(|lsn| PgLsn::from(lsn.as_u64()));
+    let time = |time: Option<Timestamp>| time.map(SystemTime::from);
+    let parameters: [&(dyn ToSql + Sync); 16] = [
+        &record.id,
+        &record.kind.as_str(),
+        &record.state.as_str(),
+        &i64::try_from(record.epoch).unwrap_or(i64::MAX),
+        &record.from,
+        &record.to,
+        &record.step,
+        &record.requested_by,
+        &SystemTime::from(record.started_at),
+        &time(record.ended_at),
+        &record.old_system_id,
+        &lsn(record.old_lsn),
+        &time(record.old_commit_time),
+        &lsn(record.new_lsn),
+        &record.pause_ms,
+        &record.loss,
+    ];
+    let done = client.execute(PUT, &parameters).await;
+    done.map(drop).map_err(StateError::sql("recording the hand-over"))
+}
+
+/// All hand-overs that this database took part in, the newest first.
+///
+/// # Errors
+/// [`StateError::Sql`], [`StateError::Corrupt`].
+pub async fn handovers(client: &impl GenericClient) -> Result<Vec<HandoverRecord>, StateError> {
+    let query = format!("SELECT {COLUMNS} FROM relevo.handover ORDER BY started_at DESC, id");
+    let rows = client.query(&query, &[]).await.map_err(StateError::sql("reading the history"))?;
+    rows.iter().map(record).collect()
+}

@@ -1,0 +1,194 @@
+//! The planned hand-over.
+
+use relevo_tests::relevo::PATIENCE;
+use relevo_tests::{Nodes, Version, wait_until};
+
+use super::SCHEMA;
+
+/// What an ordinary session may try on a node that is not the primary.
+const WRITES: [&str; 8] = [
+    "INSERT INTO setting VALUES ('forbidden', '')",
+    "SET default_transaction_read_only = off; INSERT INTO setting VALUES ('forbidden', '')",
+    "BEGIN READ WRITE; UPDATE purchase SET who = 'forbidden'; COMMIT",
+    "SET default_transaction_read_only = off; DELETE FROM measure_2025",
+    "SET default_transaction_read_only = off; INSERT INTO measure VALUES ('2026-02-02', 1, 1)",
+    "SET default_transaction_read_only = off; TRUNCATE logbook",
+    "SET default_transaction_read_only = off; COPY logbook (message) FROM PROGRAM 'echo forbidden'",
+    "SET default_transaction_read_only = off; CREATE TABLE forbidden AS SELECT 1 AS n",
+];
+
+/// No ordinary session can write to the node.
+async fn refuses_writes(nodes: &Nodes, node: &str, primary: &str) {
+    for write in WRITES {
+        let session = nodes.node(node).connect("shop").await;
+        let error = session.try_sql(write).await.expect_err(write);
+        let error = error.as_db_error().expect("the server's own error");
+        assert_eq!(error.code().code(), "25006", "{write}: {error}");
+        if write.contains("off") {
+            assert!(error.message().contains(&format!("node {primary} is")), "{write}: {error}");
+        }
+    }
+}
+
+async fn there_and_back(first: Version, second: Version) {
+    let (nodes, mut relevos) = Nodes::up(&[first, second], SCHEMA).await;
+    refuses_writes(&nodes, "b", "a").await;
+    nodes.node("a").sql("INSERT INTO setting VALUES ('before', 'a')").await;
+
+    let done = nodes.run(&["switchover", "--to", "b"], 0).await;
+    assert!(done.stdout.contains("b is the primary since epoch 2"), "{}", done.stdout);
+    assert!(done.stdout.contains("Writes paused for "), "{}", done.stdout);
+    refuses_writes(&nodes, "a", "b").await;
+    for (name, role) in [("a", "standby"), ("b", "primary")] {
+        let relevo = relevos.get_mut(name).unwrap();
+        let status =
+            relevo.wait_for_status("its new role", PATIENCE, |s| s["role"] == role && s["epoch"] == 2).await;
+        assert_eq!(status["node"], name, "{status}");
+    }
+    assert_eq!(nodes.node("b").value::<i64>("SELECT nextval('ticket')").await, 8, "sequences are exact");
+    nodes.node("b").sql("INSERT INTO purchase (who) VALUES ('on b'); DELETE FROM setting WHERE name = 'before'").await;
+    nodes.settle("b", "a").await;
+
+    nodes.run(&["switchover", "--to", "a", "--json"], 0).await;
+    refuses_writes(&nodes, "b", "a").await;
+    nodes.node("a").sql("INSERT INTO purchase (who) VALUES ('on a again')").await;
+    assert_eq!(nodes.node("a").value::<i64>("SELECT nextval('ticket')").await, 9);
+    nodes.settle("a", "b").await;
+    let slots = "SELECT slot_name::text FROM pg_replication_slots ORDER BY 1";
+    assert_eq!(nodes.node("a").column(slots).await, ["relevo_shop_b"]);
+    assert_eq!(nodes.node("b").column(slots).await, Vec::<String>::new(), "no slot is left that nobody reads");
+
+    let history = nodes.run(&["history", "--json"], 0).await.json();
+    let kinds: Vec<(&str, u64)> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["kind"].as_str().unwrap(), entry["epoch"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(kinds, [("switchover", 3), ("switchover", 2), ("init", 1)], "{history}");
+    for (name, relevo) in &mut relevos {
+        let failed = relevo.metrics().await.sum("relevo_errors_total", &[]);
+        assert_eq!(failed, Some(0.0), "errors of {name}: {}", relevo.stderr());
+        relevo.terminate();
+    }
+}
+
+#[tokio::test]
+async fn the_role_moves_there_and_back_between_14_and_15() {
+    there_and_back(Version::V14, Version::V15).await;
+}
+
+#[tokio::test]
+async fn the_role_moves_there_and_back_between_18_and_16() {
+    there_and_back(Version::V18, Version::V16).await;
+}
+
+/// Whatever instant the command is killed at: typed again, it finishes.
+#[tokio::test]
+async fn a_switchover_that_is_killed_after_any_step_is_finished_by_the_same_command() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15], SCHEMA).await;
+    let mut primary = ("a", "b");
+    let steps = nodes.steps(&["switchover", "--to", "b"]).await;
+    assert!(steps.contains(&"promote".to_owned()), "{steps:?}");
+    for step in 1..=steps.len() {
+        let (from, to) = primary;
+        nodes.node(from).sql(&format!("INSERT INTO setting VALUES ('round {step}', '{from}')")).await;
+        let kill_after = step.to_string();
+        let command = nodes.command(&["switchover", "--to", to, "--kill-after-step", &kill_after]);
+        let killed = tokio::task::spawn_blocking(move || command.finish()).await.unwrap();
+        assert_eq!(killed.code, None, "killed after step {step}: {}{}", killed.stdout, killed.stderr);
+        let both = writable(&nodes, from).await && writable(&nodes, to).await;
+        assert!(!both, "after step {step} ({}) both accept writes", steps[step - 1]);
+        nodes.run(&["switchover", "--to", to], 0).await;
+        assert!(writable(&nodes, to).await && !writable(&nodes, from).await);
+        nodes.node(to).sql(&format!("INSERT INTO purchase (who) VALUES ('round {step} on {to}')")).await;
+        nodes.settle(to, from).await;
+        primary = (to, from);
+    }
+    for relevo in relevos.values_mut() {
+        relevo.terminate();
+    }
+}
+
+async fn writable(nodes: &Nodes, node: &str) -> bool {
+    let session = nodes.node(node).connect("shop").await;
+    let write = "BEGIN; SET LOCAL transaction_read_only = off; DELETE FROM setting WHERE name = 'no such'; ROLLBACK";
+    session.try_sql(write).await.is_ok()
+}
+
+/// Killed between fence and promotion, a switchover can also be taken back.
+#[tokio::test]
+async fn an_interrupted_switchover_is_taken_back_by_naming_the_old_primary() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V16, Version::V16], SCHEMA).await;
+    let steps = nodes.steps(&["switchover", "--to", "b"]).await;
+    let fence = 1 + steps.iter().position(|step| step == "fence").unwrap();
+    let kill_after = fence.to_string();
+    let command = nodes.command(&["switchover", "--to", "b", "--kill-after-step", &kill_after]);
+    tokio::task::spawn_blocking(move || command.finish()).await.unwrap();
+    refuses_writes(&nodes, "a", "a").await;
+    nodes.run(&["switchover", "--to", "a"], 0).await;
+    assert!(writable(&nodes, "a").await && !writable(&nodes, "b").await);
+    nodes.node("a").sql("INSERT INTO setting VALUES ('again', 'a')").await;
+    nodes.settle("a", "b").await;
+    for relevo in relevos.values_mut() {
+        relevo.terminate();
+    }
+}
+
+/// A transaction that stays open keeps the fence out; it is named, and nobody else is kept waiting for longer than said.
+#[tokio::test]
+async fn a_transaction_that_stays_open_is_named_and_writes_go_on() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V17], SCHEMA).await;
+    let open = nodes.node("a").connect("shop").await;
+    open.sql("SET application_name = 'a forgotten console'; BEGIN; UPDATE setting SET value = 'x'").await;
+    let refused = nodes.run(&["switchover", "--to", "b", "--max-pause", "1500ms"], 1).await;
+    assert!(refused.stderr.contains("a forgotten console"), "{}", refused.stderr);
+    nodes.node("a").sql("INSERT INTO purchase (who) VALUES ('goes on')").await;
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(nodes.node("b").value::<i64>(slots).await, 0, "what was made for it is gone");
+    open.sql("COMMIT").await;
+    nodes.run(&["switchover", "--to", "b"], 0).await;
+    nodes.settle("b", "a").await;
+    for relevo in relevos.values_mut() {
+        relevo.terminate();
+    }
+}
+
+/// A table that comes later on a standby, by whoever may make it, is guarded too.
+#[tokio::test]
+async fn a_table_that_comes_later_is_guarded() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15], SCHEMA).await;
+    // Only a session in which ordinary triggers do not fire can make one.
+    let later = "SET session_replication_role = replica; SET default_transaction_read_only = off; CREATE TABLE later (n int)";
+    nodes.node("b").connect("shop").await.sql(later).await;
+    wait_until("the later table is guarded", PATIENCE, async || {
+        let session = nodes.node("b").connect("shop").await;
+        session.try_sql("SET default_transaction_read_only = off; INSERT INTO later VALUES (1)").await.is_err()
+    })
+    .await;
+    for relevo in relevos.values_mut() {
+        relevo.terminate();
+    }
+}
+
+#[tokio::test]
+async fn what_would_not_be_safe_is_refused_with_what_to_do() {
+    let nodes = Nodes::start(&[Version::V15, Version::V15]).await;
+    nodes.node("a").sql(SCHEMA).await;
+    let refused = nodes.run(&["switchover", "--to", "b"], 3).await;
+    assert!(refused.stderr.contains("relevo init"), "{}", refused.stderr);
+    nodes.run(&["init", "--primary", "x"], 2).await;
+    nodes.run(&["init", "--primary", "a"], 0).await;
+    nodes.run(&["init", "--primary", "a"], 0).await;
+    nodes.run(&["init", "--primary", "b"], 3).await;
+    let refused = nodes.run(&["switchover", "--to", "b"], 3).await;
+    assert!(refused.stderr.contains("relevo run --node b"), "{}", refused.stderr);
+    let mut relevo = nodes.relevo("b");
+    relevo.wait_until_streaming().await;
+    let refused = nodes.run(&["failover", "--to", "b"], 3).await;
+    assert!(refused.stderr.contains("relevo switchover --to b"), "{}", refused.stderr);
+    nodes.run(&["switchover", "--to", "nobody"], 2).await;
+    relevo.terminate();
+    let refused = nodes.run(&["switchover", "--to", "b"], 3).await;
+    assert!(refused.stderr.contains("no Relevo applies"), "{}", refused.stderr);
+}
