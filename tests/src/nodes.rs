@@ -67,6 +67,12 @@ impl Nodes {
         &self.nodes[name]
     }
 
+    /// Runs statements on a node in a session of their own: one that was opened while the node was a standby stays
+    /// read-only, as that of any application.
+    pub async fn sql(&self, name: &str, statements: &str) {
+        self.node(name).connect(DATABASE).await.sql(statements).await;
+    }
+
     /// A command about all nodes.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> RelevoBuilder {

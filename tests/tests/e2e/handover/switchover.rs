@@ -1,33 +1,40 @@
 //! The planned hand-over.
 
 use relevo_tests::relevo::PATIENCE;
-use relevo_tests::{Nodes, Version, wait_until};
+use relevo_tests::{Database, Nodes, Version, wait_until};
 
 use super::SCHEMA;
 
 /// What an ordinary session may try on a node that is not the primary.
-const WRITES: [&str; 8] = [
+const WRITES: [&str; 7] = [
     "INSERT INTO setting VALUES ('forbidden', '')",
-    "SET default_transaction_read_only = off; INSERT INTO setting VALUES ('forbidden', '')",
     "BEGIN READ WRITE; UPDATE purchase SET who = 'forbidden'; COMMIT",
-    "SET default_transaction_read_only = off; DELETE FROM measure_2025",
-    "SET default_transaction_read_only = off; INSERT INTO measure VALUES ('2026-02-02', 1, 1)",
-    "SET default_transaction_read_only = off; TRUNCATE logbook",
-    "SET default_transaction_read_only = off; COPY logbook (message) FROM PROGRAM 'echo forbidden'",
-    "SET default_transaction_read_only = off; CREATE TABLE forbidden AS SELECT 1 AS n",
+    "DELETE FROM measure_2025",
+    "INSERT INTO measure VALUES ('2026-02-02', 1, 1)",
+    "TRUNCATE logbook",
+    "COPY logbook (message) FROM PROGRAM 'echo forbidden'",
+    "CREATE TABLE forbidden AS SELECT 1 AS n",
 ];
+
+/// A session that does not mind that sessions are read-only by default.
+async fn stubborn(nodes: &Nodes, node: &str) -> Database {
+    let session = nodes.node(node).connect("shop").await;
+    session.sql("SET default_transaction_read_only = off").await;
+    session
+}
 
 /// No ordinary session can write to the node.
 async fn refuses_writes(nodes: &Nodes, node: &str, primary: &str) {
     for write in WRITES {
-        let session = nodes.node(node).connect("shop").await;
+        let session = stubborn(nodes, node).await;
         let error = session.try_sql(write).await.expect_err(write);
         let error = error.as_db_error().expect("the server's own error");
         assert_eq!(error.code().code(), "25006", "{write}: {error}");
-        if write.contains("off") {
-            assert!(error.message().contains(&format!("node {primary} is")), "{write}: {error}");
-        }
+        assert!(error.message().contains(&format!("node {primary} is")), "{write}: {error}");
     }
+    let polite = nodes.node(node).connect("shop").await;
+    let error = polite.try_sql(WRITES[0]).await.expect_err("sessions are read-only by default");
+    assert_eq!(error.code().map(|code| code.code()), Some("25006"));
 }
 
 async fn there_and_back(first: Version, second: Version) {
@@ -45,14 +52,16 @@ async fn there_and_back(first: Version, second: Version) {
             relevo.wait_for_status("its new role", PATIENCE, |s| s["role"] == role && s["epoch"] == 2).await;
         assert_eq!(status["node"], name, "{status}");
     }
-    assert_eq!(nodes.node("b").value::<i64>("SELECT nextval('ticket')").await, 8, "sequences are exact");
-    nodes.node("b").sql("INSERT INTO purchase (who) VALUES ('on b'); DELETE FROM setting WHERE name = 'before'").await;
+    let on_b = nodes.node("b").connect("shop").await;
+    assert_eq!(on_b.value::<i64>("SELECT nextval('ticket')").await, 8, "sequences are exact");
+    nodes.sql("b", "INSERT INTO purchase (who) VALUES ('on b'); DELETE FROM setting WHERE name = 'before'").await;
     nodes.settle("b", "a").await;
 
     nodes.run(&["switchover", "--to", "a", "--json"], 0).await;
     refuses_writes(&nodes, "b", "a").await;
-    nodes.node("a").sql("INSERT INTO purchase (who) VALUES ('on a again')").await;
-    assert_eq!(nodes.node("a").value::<i64>("SELECT nextval('ticket')").await, 9);
+    nodes.sql("a", "INSERT INTO purchase (who) VALUES ('on a again')").await;
+    let on_a = nodes.node("a").connect("shop").await;
+    assert_eq!(on_a.value::<i64>("SELECT nextval('ticket')").await, 9);
     nodes.settle("a", "b").await;
     let slots = "SELECT slot_name::text FROM pg_replication_slots ORDER BY 1";
     assert_eq!(nodes.node("a").column(slots).await, ["relevo_shop_b"]);
@@ -92,7 +101,7 @@ async fn a_switchover_that_is_killed_after_any_step_is_finished_by_the_same_comm
     assert!(steps.contains(&"promote".to_owned()), "{steps:?}");
     for step in 1..=steps.len() {
         let (from, to) = primary;
-        nodes.node(from).sql(&format!("INSERT INTO setting VALUES ('round {step}', '{from}')")).await;
+        nodes.sql(from, &format!("INSERT INTO setting VALUES ('round {step}', '{from}')")).await;
         let kill_after = step.to_string();
         let command = nodes.command(&["switchover", "--to", to, "--kill-after-step", &kill_after]);
         let killed = tokio::task::spawn_blocking(move || command.finish()).await.unwrap();
@@ -101,7 +110,7 @@ async fn a_switchover_that_is_killed_after_any_step_is_finished_by_the_same_comm
         assert!(!both, "after step {step} ({}) both accept writes", steps[step - 1]);
         nodes.run(&["switchover", "--to", to], 0).await;
         assert!(writable(&nodes, to).await && !writable(&nodes, from).await);
-        nodes.node(to).sql(&format!("INSERT INTO purchase (who) VALUES ('round {step} on {to}')")).await;
+        nodes.sql(to, &format!("INSERT INTO purchase (who) VALUES ('round {step} on {to}')")).await;
         nodes.settle(to, from).await;
         primary = (to, from);
     }
@@ -111,9 +120,7 @@ async fn a_switchover_that_is_killed_after_any_step_is_finished_by_the_same_comm
 }
 
 async fn writable(nodes: &Nodes, node: &str) -> bool {
-    let session = nodes.node(node).connect("shop").await;
-    let write = "BEGIN; SET LOCAL transaction_read_only = off; DELETE FROM setting WHERE name = 'no such'; ROLLBACK";
-    session.try_sql(write).await.is_ok()
+    stubborn(nodes, node).await.try_sql("DELETE FROM setting WHERE name = 'no such'").await.is_ok()
 }
 
 /// Killed between fence and promotion, a switchover can also be taken back.
@@ -159,11 +166,11 @@ async fn a_transaction_that_stays_open_is_named_and_writes_go_on() {
 async fn a_table_that_comes_later_is_guarded() {
     let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15], SCHEMA).await;
     // Only a session in which ordinary triggers do not fire can make one.
-    let later = "SET session_replication_role = replica; SET default_transaction_read_only = off; CREATE TABLE later (n int)";
-    nodes.node("b").connect("shop").await.sql(later).await;
+    let session = stubborn(&nodes, "b").await;
+    session.sql("SET session_replication_role = replica").await;
+    session.sql("CREATE TABLE later (n int)").await;
     wait_until("the later table is guarded", PATIENCE, async || {
-        let session = nodes.node("b").connect("shop").await;
-        session.try_sql("SET default_transaction_read_only = off; INSERT INTO later VALUES (1)").await.is_err()
+        stubborn(&nodes, "b").await.try_sql("INSERT INTO later VALUES (1)").await.is_err()
     })
     .await;
     for relevo in relevos.values_mut() {
