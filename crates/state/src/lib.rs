@@ -8,19 +8,23 @@
 mod copying;
 mod error;
 mod flow;
+mod hold;
 mod install;
 mod queue;
 mod range;
 mod statement;
 mod table;
+mod verification;
 
 pub use copying::{CopyPace, SentTable, copy_pace, note_copy};
 pub use error::StateError;
 pub use flow::{
     ADVANCE_PROGRESS, FlowLock, FlowRecord, FlowState, StoredProgress, begin_attempt_of, begin_streaming,
-    change_spool, claim_spool, complete_copy, copy_attempt, create_flow, flow, flows, forget_progress, lock,
-    lock_shared, mark_schema_ready, progress, reopen_copy, say_state, set_state, try_lock, unlock,
+    change_spool, claim_spool, complete_copy, copy_attempt, create_flow, flow, flows, forget_progress,
+    is_locked, lock, lock_shared, mark_schema_ready, progress, reopen_copy, say_state, set_state, try_lock,
+    unlock,
 };
+pub use hold::{HOLD_CHANNEL, Hold, held, hold, lock_held, release, renew_hold};
 pub use install::{VERSION, install, installed_version};
 pub use queue::{
     ERRORS_KEPT, ErrorRecord, NewError, clear_errors, error_count, errors, record_errors, trim_errors,
@@ -36,3 +40,4 @@ pub use table::{
 };
 #[doc(no_inline)]
 pub use tokio_postgres::GenericClient;
+pub use verification::{Verified, VerifiedTable, save_mended, save_verification, verified};

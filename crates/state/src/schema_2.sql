@@ -5,6 +5,21 @@ ALTER TABLE relevo.progress
 COMMENT ON COLUMN relevo.progress.hold_lsn IS 'Nothing behind this LSN is applied before hold_until: somebody compares both sides at this very position.';
 COMMENT ON COLUMN relevo.progress.hold_until IS 'When the hold ends by itself, by this database''s clock: whoever asked for it may have been killed.';
 
+CREATE TABLE relevo.verification (
+    flow        text        NOT NULL REFERENCES relevo.flow ON DELETE CASCADE,
+    schema_name text        NOT NULL,
+    table_name  text        NOT NULL,
+    verified_at timestamptz NOT NULL DEFAULT now(),
+    lsn         pg_lsn      NOT NULL,
+    rows        bigint      NOT NULL,
+    differences bigint      NOT NULL,
+    PRIMARY KEY (flow, schema_name, table_name)
+);
+COMMENT ON TABLE relevo.verification IS 'What relevo verify last said of each table.';
+COMMENT ON COLUMN relevo.verification.lsn IS 'The position of the source at which both sides were compared.';
+COMMENT ON COLUMN relevo.verification.rows IS 'How many rows the source had.';
+COMMENT ON COLUMN relevo.verification.differences IS 'Rows that were missing on the target, too many or different, less those that relevo repair has mended since.';
+
 CREATE TABLE relevo.node (
     only_row     boolean     NOT NULL PRIMARY KEY DEFAULT true CHECK (only_row),
     cluster      text        NOT NULL,

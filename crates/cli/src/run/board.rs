@@ -269,6 +269,12 @@ impl FlowObserver for FlowBoard {
                         self.set_state(FlowState::Preparing, Some("connecting".to_owned()))
                     }
                     PipelineState::Streaming => self.set_state(self.streaming(), None),
+                    PipelineState::Held(at) => {
+                        self.set_state(
+                            FlowState::Paused,
+                            Some(format!("held at {at} to compare both sides")),
+                        );
+                    }
                     PipelineState::Retrying => self.set_state(FlowState::Preparing, reason()),
                     PipelineState::Failed => self.set_state(FlowState::Failed, reason()),
                     PipelineState::Stopped => self.set_state(FlowState::Stopped, None),
