@@ -8,11 +8,13 @@ mod errors;
 mod logging;
 mod output;
 mod redact;
+mod repair;
 mod reset;
 mod run;
 mod settings;
 mod status;
 mod tables;
+mod verify;
 mod wait;
 
 use std::path::Path;
@@ -73,6 +75,8 @@ fn dispatch(cli: &Cli, file: File) -> Result<(), CliError> {
             Command::Tables(args) => tables::run(args, &file).await,
             Command::Errors(args) => errors::run(args, &file).await,
             Command::Wait(args) => wait::run(args, &file).await,
+            Command::Verify(args) => verify::run(args, &file).await,
+            Command::Repair(args) => repair::run(args, &file).await,
             Command::Reset(args) => reset::run(args, &file).await,
         }
     });
@@ -89,6 +93,8 @@ fn config(command: &Command) -> Option<&Path> {
         Command::Tables(args) => &args.flow,
         Command::Errors(args) => &args.flow,
         Command::Wait(args) => &args.flow,
+        Command::Verify(args) => &args.compare.flow,
+        Command::Repair(args) => &args.compare.flow,
         Command::Reset(args) => &args.flow,
     };
     flow.config.as_deref()

@@ -2,6 +2,7 @@
 //!
 //! Every default stands here, once. What may not enter: anything that connects.
 
+mod compare;
 mod wait;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -21,6 +22,7 @@ use crate::args::{FlowArgs, LogFormat, PatternArgs, RunArgs, SchemaArg, Synchron
 use crate::error::CliError;
 use crate::redact::{redact, redact_all};
 
+pub use compare::CompareSettings;
 pub use wait::{Position, WaitSettings};
 
 const DEFAULT_HTTP_LISTEN: SocketAddr =
