@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Its tests start real servers with the harness, which knows no crate of the product.
     ("target", &["model", "connect", "state", "catalog", "tests"]),
     ("snapshot", &["model", "connect", "state", "catalog"]),
+    ("verify", &["model", "connect", "state", "catalog", "source"]),
     ("pipeline", &["model"]),
     ("telemetry", &["model"]),
     ("spool", &[]),
@@ -33,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "source",
             "target",
             "snapshot",
+            "verify",
             "pipeline",
             "telemetry",
             "spool",
@@ -55,6 +57,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("arrivals", &["tokio-postgres", "postgres-protocol"]),
     ("target", &["postgres-protocol"]),
     ("snapshot", &["postgres-protocol"]),
+    ("verify", &["postgres-protocol"]),
 ];
 
 /// What each package of the workspace depends on, by name without the prefix `relevo-`, tests included.

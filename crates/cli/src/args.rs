@@ -50,6 +50,10 @@ pub enum Command {
     Rejoin(RejoinArgs),
     /// List who was the primary when, and how the role moved.
     History(HistoryArgs),
+    /// Compare both sides at one position of the source while the flow runs. Exit code 3: they differ.
+    Verify(VerifyArgs),
+    /// Compare both sides, and rewrite exactly the rows of the target that differ, while the flow runs.
+    Repair(RepairArgs),
     /// Forget how far the flow is and drop its slot: the next `relevo run` empties its tables on the target and
     /// copies them anew.
     Reset(ResetArgs),
@@ -312,6 +316,48 @@ pub struct WaitArgs {
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is compared, and how.
+#[derive(Args)]
+pub struct CompareArgs {
+    /// Which flow.
+    #[command(flatten)]
+    pub flow: FlowArgs,
+    /// Only these tables of the flow, as schema.table with * and ?; may be given several times. Default: all of them.
+    #[arg(long = "table", value_name = "PATTERN")]
+    pub tables: Vec<String>,
+    /// How many tables are compared at the same time; each takes a connection to either database. Default: 2.
+    #[arg(long, value_name = "NUMBER")]
+    pub jobs: Option<NonZeroUsize>,
+    /// How many bytes of each side are read in a second, at most. Default: no limit.
+    #[arg(long, value_name = "SIZE")]
+    pub rate: Option<ByteSize>,
+    /// How long it may take until both sides stand at one position. Default: 60s.
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<jiff::SignedDuration>,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `relevo verify`.
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// What is compared, and how.
+    #[command(flatten)]
+    pub compare: CompareArgs,
+}
+
+/// Options of `relevo repair`.
+#[derive(Args)]
+pub struct RepairArgs {
+    /// What is compared, and how.
+    #[command(flatten)]
+    pub compare: CompareArgs,
+    /// Say which rows would be rewritten, and rewrite none. Exit code 3: there are some.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Options of `relevo reset`.

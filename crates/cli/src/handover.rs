@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use relevo_handover::plan::{failover, rejoin, switchover};
 use relevo_handover::{
-    Cluster, Done, HandoverError, Hooks, Observed, Plan, Refusal, Sight, Step, Work, init as init_nodes, observe,
+    Cluster, Done, HandoverError, Hooks, Observed, Plan, Refusal, Sight, Step, Work, init as init_nodes,
+    observe,
 };
 use serde::Serialize;
 
@@ -74,7 +75,8 @@ fn from_handover(error: &HandoverError) -> CliError {
 
 /// Who asks, for the history.
 fn requested_by() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match host.trim() {
         "" => user,
@@ -190,15 +192,8 @@ async fn work(
             std::process::abort();
         }
     };
-    let work = Work {
-        cluster,
-        requested_by: requested_by(),
-        max_pause,
-        hooks,
-        salvage,
-        tell: &tell,
-        told: &told,
-    };
+    let work =
+        Work { cluster, requested_by: requested_by(), max_pause, hooks, salvage, tell: &tell, told: &told };
     work.run(plan).await.map_err(|error| {
         let back = match (&error, plan.kind) {
             (HandoverError::TooSlow { .. }, _) => "; the old primary accepts writes again".to_owned(),

@@ -10,11 +10,13 @@ mod logging;
 mod nodes;
 mod output;
 mod redact;
+mod repair;
 mod reset;
 mod run;
 mod settings;
 mod status;
 mod tables;
+mod verify;
 mod wait;
 
 use std::path::Path;
@@ -85,6 +87,8 @@ fn dispatch(cli: &Cli, file: File) -> Result<(), CliError> {
             Command::Failover(args) => handover::failover_to(args, &file).await,
             Command::Rejoin(args) => handover::rejoin_node(args, &file).await,
             Command::History(args) => handover::history(args, &file).await,
+            Command::Verify(args) => verify::run(args, &file).await,
+            Command::Repair(args) => repair::run(args, &file).await,
             Command::Reset(args) => reset::run(args, &file).await,
         }
     });
@@ -101,6 +105,8 @@ fn flow_of(command: &Command) -> Option<&FlowArgs> {
         Command::Tables(args) => Some(&args.flow),
         Command::Errors(args) => Some(&args.flow),
         Command::Wait(args) => Some(&args.flow),
+        Command::Verify(args) => Some(&args.compare.flow),
+        Command::Repair(args) => Some(&args.compare.flow),
         Command::Reset(args) => Some(&args.flow),
         Command::Run(_)
         | Command::Init(_)

@@ -2,6 +2,7 @@
 //!
 //! Every default stands here, once. What may not enter: anything that connects.
 
+mod compare;
 mod nodes;
 mod wait;
 
@@ -23,6 +24,7 @@ use crate::args::{FlowArgs, LogFormat, PatternArgs, RunArgs, SchemaArg, Synchron
 use crate::error::CliError;
 use crate::redact::{redact, redact_all};
 
+pub use compare::CompareSettings;
 pub use nodes::HandoverSettings;
 pub use wait::{Position, WaitSettings};
 

@@ -101,6 +101,13 @@ impl SqlSession {
         end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone().flatten())
     }
 
+    /// How many notifications have come, of the channels that the session listens on (manual, *LISTEN*). It changes with
+    /// each; the sender goes with the connection.
+    #[must_use]
+    pub fn notifications(&self) -> watch::Receiver<u64> {
+        self.driver.notifications.clone()
+    }
+
     /// Why the connection has ended, if it has and there was an error. A request that fails with "connection
     /// closed" finds the cause here: the server's last words, or the network's.
     #[must_use]
@@ -289,17 +296,21 @@ struct Driver {
     task: JoinHandle<()>,
     /// `None` while it runs; then the error, if there was one.
     end: watch::Receiver<Option<Option<Arc<tokio_postgres::Error>>>>,
+    /// How many notifications have come.
+    notifications: watch::Receiver<u64>,
 }
 
 impl Driver {
     fn start(mut connection: Connection<Merging<Stream>, Negotiated<Merging<Stream>>>, at: Place) -> Self {
         let (sender, end) = watch::channel(None);
+        let (notified, notifications) = watch::channel(0);
         let task = tokio::spawn(async move {
             let error = loop {
                 match poll_fn(|cx| connection.poll_message(cx)).await {
                     Some(Ok(AsyncMessage::Notice(notice))) => {
                         tracing::debug!(%at, notice = %ServerMessage::from(&notice), "notice from the server");
                     }
+                    Some(Ok(AsyncMessage::Notification(_))) => notified.send_modify(|count| *count += 1),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => break Some(Arc::new(error)),
                     None => break None,
@@ -309,7 +320,7 @@ impl Driver {
             drop(connection);
             sender.send_replace(Some(error));
         });
-        Self { task, end }
+        Self { task, end, notifications }
     }
 }
 

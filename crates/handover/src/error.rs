@@ -93,12 +93,22 @@ pub enum HandoverError {
         wanted: String,
     },
     /// Somebody else has changed the role meanwhile.
-    #[error("node {node}: the role has moved meanwhile ({found}): look at relevo status, and type the command again")]
+    #[error(
+        "node {node}: the role has moved meanwhile ({found}): look at relevo status, and type the command again"
+    )]
     Overtaken {
         /// Where.
         node: String,
         /// What was found.
         found: String,
+    },
+    /// Both sides could not be compared or made equal.
+    #[error("node {node}: {source}")]
+    Verify {
+        /// Where rows are mended.
+        node: String,
+        /// Why.
+        source: Box<relevo_verify::VerifyError>,
     },
     /// Files.
     #[error("{what}: {source}")]

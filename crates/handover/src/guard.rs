@@ -212,7 +212,8 @@ impl Place<'_> {
     async fn fence_lsn(&self) -> Result<SourceLsn, HandoverError> {
         // A table that came while the fence was committed.
         cover(self.client, self.node).await?;
-        let row = self.client.query_one(sql::INSERT_LSN, &[]).await.map_err(self.error("reading the WAL's end"))?;
+        let row =
+            self.client.query_one(sql::INSERT_LSN, &[]).await.map_err(self.error("reading the WAL's end"))?;
         let lsn = SourceLsn::new(row.get::<_, PgLsn>(0).into());
         state::note_fence_lsn(&**self.client, lsn).await.map_err(HandoverError::state(self.node))?;
         self.mark().await?;
@@ -332,7 +333,8 @@ pub async fn fence_stale(
         return Ok(None);
     };
     let facts = relevo_catalog::server(client).await.map_err(HandoverError::catalog(node))?;
-    let row = client.query_one(sql::FACTS, &[]).await.map_err(HandoverError::sql(node, "looking at the server"))?;
+    let row =
+        client.query_one(sql::FACTS, &[]).await.map_err(HandoverError::sql(node, "looking at the server"))?;
     let place = Place { client, node, database: &facts.database, superuser: row.get(3) };
     // The epoch stays what it was: by it a rejoin knows what this node believed.
     let role = RoleNote {

@@ -10,6 +10,7 @@ mod nodes;
 mod observe;
 pub mod plan;
 mod role;
+mod salvage;
 mod sql;
 mod watch;
 mod work;
@@ -19,8 +20,8 @@ pub use guard::{cover, fence_stale};
 pub use nodes::{Cluster, NodeConf, NodeNameError};
 pub use observe::{FlowSight, Observed, Seen, Sight, observe, observe_one};
 pub use plan::{Plan, Refusal, Step};
-pub use role::{Claim, Stand, stand};
 #[doc(no_inline)]
 pub use relevo_state::{HandoverKind, HandoverRecord, HandoverState};
+pub use role::{Claim, Stand, stand};
 pub use watch::{Word, announce, beat, connect_node, listen, source_of};
 pub use work::{Done, Hooks, Work, follow_after_handover, init};

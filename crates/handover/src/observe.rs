@@ -168,8 +168,12 @@ async fn look(cluster: &Cluster, node: &str) -> Result<Seen, HandoverError> {
 
 pub(crate) async fn see(cluster: &Cluster, node: &str, session: &SqlSession) -> Result<Seen, HandoverError> {
     let facts = relevo_catalog::server(session).await.map_err(HandoverError::catalog(node))?;
-    let row = session.query_one(sql::FACTS, &[]).await.map_err(HandoverError::sql(node, "looking at the server"))?;
-    let slots = session.query(sql::SLOTS, &[]).await.map_err(HandoverError::sql(node, "looking at the slots"))?;
+    let row = session
+        .query_one(sql::FACTS, &[])
+        .await
+        .map_err(HandoverError::sql(node, "looking at the server"))?;
+    let slots =
+        session.query(sql::SLOTS, &[]).await.map_err(HandoverError::sql(node, "looking at the slots"))?;
     let mut seen = Seen {
         identity: identity(&facts),
         record: None,

@@ -155,7 +155,9 @@ impl fmt::Display for Step {
             Self::Fence { node, promised_to: None } => {
                 write!(f, "on {node}: wait for open writes, then refuse all others")
             }
-            Self::Drain { node, from } => write!(f, "on {node}: apply all that {from} wrote before its fence"),
+            Self::Drain { node, from } => {
+                write!(f, "on {node}: apply all that {from} wrote before its fence")
+            }
             Self::DrainOthers { nodes, from } => {
                 write!(f, "on {}: the same from {from}, as far as they can in time", nodes.join(", "))
             }
@@ -168,7 +170,9 @@ impl fmt::Display for Step {
             Self::Follow { node, primary } => {
                 write!(f, "on {node}: follow {primary} from where both are the same")
             }
-            Self::Retire { on, follower } => write!(f, "on {on}: drop the slot that {follower} has read from"),
+            Self::Retire { on, follower } => {
+                write!(f, "on {on}: drop the slot that {follower} has read from")
+            }
             Self::Unfence { node } => write!(f, "on {node}: accept writes again"),
             Self::Salvage { node, .. } => {
                 write!(f, "on {node}: write what never left it to the salvage file")
@@ -176,7 +180,9 @@ impl fmt::Display for Step {
             Self::Undo { node, primary } => {
                 write!(f, "on {node}: take those rows out and follow {primary} from where they parted")
             }
-            Self::Restore { node, primary } => write!(f, "on {node}: give those rows the values of {primary}"),
+            Self::Restore { node, primary } => {
+                write!(f, "on {node}: give those rows the values of {primary}")
+            }
         }
     }
 }
@@ -407,8 +413,16 @@ fn must_be_ready<'s>(
         return Err(not(reason, &format!("type relevo rejoin {node}")));
     }
     if !flow.complete {
-        let remedy = "wait until relevo status says streaming for every table: until then it is not consistent";
+        let remedy =
+            "wait until relevo status says streaming for every table: until then it is not consistent";
         return Err(not("not every table has arrived".to_owned(), remedy));
+    }
+    let rejoins = |record: &&HandoverRecord| {
+        record.kind == HandoverKind::Rejoin && record.state == HandoverState::Running
+    };
+    if seen.handovers.iter().any(|record| rejoins(&record)) {
+        let remedy = format!("finish that first: relevo rejoin {node}");
+        return Err(not("it is rejoining, and may lack rows".to_owned(), &remedy));
     }
     may_be_guarded(seen, node)?;
     Ok(flow)
@@ -419,7 +433,8 @@ fn same_source(one: &relevo_model::SourceIdentity, other: &relevo_model::SourceI
 }
 
 fn may_be_guarded(seen: &Seen, node: &str) -> Result<(), Refusal> {
-    let cannot = |reason: String, remedy: String| Refusal::CannotFence { node: node.to_owned(), reason, remedy };
+    let cannot =
+        |reason: String, remedy: String| Refusal::CannotFence { node: node.to_owned(), reason, remedy };
     if let Some(table) = seen.out_of_reach.first() {
         let more = seen.out_of_reach.len();
         return Err(cannot(
@@ -438,13 +453,13 @@ fn may_be_guarded(seen: &Seen, node: &str) -> Result<(), Refusal> {
 
 /// The interrupted hand-over that a command goes on with.
 fn running<'s>(seen: &'s Seen, kind: HandoverKind, to: &str) -> Option<&'s HandoverRecord> {
-    seen.handovers.iter().find(|record| {
-        record.state == HandoverState::Running && record.kind == kind && record.to == to
-    })
+    seen.handovers
+        .iter()
+        .find(|record| record.state == HandoverState::Running && record.kind == kind && record.to == to)
 }
 
 /// The hand-over by which a node got the role in an epoch.
-fn by_which(seen: &Seen, epoch: u64) -> Option<&HandoverRecord> {
+pub(crate) fn by_which(seen: &Seen, epoch: u64) -> Option<&HandoverRecord> {
     seen.handovers.iter().find(|record| {
         record.epoch == epoch
             && record.new_lsn.is_some()
@@ -471,7 +486,9 @@ pub fn may_follow(node: &str, seen: &Seen, primary: &str, handover: &HandoverRec
         Some(&flow.source.system_id) == handover.old_system_id.as_ref()
             && flow.complete
             && flow.applied >= old_lsn
-            && flow.commit_lsn.is_none_or(|commit| commit < old_lsn || handover.kind == HandoverKind::Switchover)
+            && flow
+                .commit_lsn
+                .is_none_or(|commit| commit < old_lsn || handover.kind == HandoverKind::Switchover)
     })
 }
 

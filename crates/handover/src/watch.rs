@@ -95,7 +95,8 @@ pub async fn source_of(
     let progress = state::progress(&**session, &flow).await.map_err(HandoverError::state(node))?;
     Ok(progress.map(|progress| {
         let of = |identity: &SourceIdentity| {
-            (&identity.system_id, &identity.database) == (&progress.source.system_id, &progress.source.database)
+            (&identity.system_id, &identity.database)
+                == (&progress.source.system_id, &progress.source.database)
         };
         identities.into_iter().find(|(_, identity)| of(identity)).map(|(name, _)| name)
     }))

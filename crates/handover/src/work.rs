@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::observe::{Seen, connect, see};
+use crate::salvage::Touched;
 use crate::{Cluster, HandoverError, Plan, Step};
 
 pub use follow::follow_after_handover;
@@ -81,6 +82,8 @@ struct Run<'a> {
     done: Done,
     /// When writers began to wait.
     paused: Option<Instant>,
+    /// What the old primary has changed on its own.
+    touched: Option<Touched>,
 }
 
 fn now() -> Timestamp {
@@ -100,6 +103,7 @@ impl Work<'_> {
             sessions: BTreeMap::new(),
             done: Done::default(),
             paused: None,
+            touched: None,
         };
         for (at, step) in plan.steps.iter().enumerate() {
             (self.tell)(at + 1, step);
@@ -179,7 +183,9 @@ impl Run<'_> {
             let session = connect(self.work.cluster, node).await?;
             self.sessions.insert(node.to_owned(), session);
         }
-        self.sessions.get_mut(node).ok_or_else(|| HandoverError::Waited(format!("node {node} is not connected")))
+        self.sessions
+            .get_mut(node)
+            .ok_or_else(|| HandoverError::Waited(format!("node {node} is not connected")))
     }
 
     async fn see(&mut self, node: &str) -> Result<Seen, HandoverError> {
@@ -250,7 +256,8 @@ impl Run<'_> {
         if self.plan.steps.is_empty() {
             return Ok(());
         }
-        self.record.state = if self.plan.rolls_back { HandoverState::RolledBack } else { HandoverState::Done };
+        self.record.state =
+            if self.plan.rolls_back { HandoverState::RolledBack } else { HandoverState::Done };
         self.record.ended_at = Some(now());
         let mut nodes: Vec<String> = vec![self.plan.to.clone()];
         nodes.extend(self.plan.from.clone().filter(|from| *from != self.plan.to));
@@ -270,7 +277,11 @@ impl Run<'_> {
 ///
 /// # Errors
 /// The primary cannot be reached, or the nodes know another primary.
-pub async fn init(cluster: &Cluster, primary: &str, requested_by: &str) -> Result<Vec<String>, HandoverError> {
+pub async fn init(
+    cluster: &Cluster,
+    primary: &str,
+    requested_by: &str,
+) -> Result<Vec<String>, HandoverError> {
     let mut lines = Vec::new();
     let order = std::iter::once(primary).chain(cluster.others(primary));
     let record = HandoverRecord {

@@ -130,6 +130,12 @@ impl Batcher {
     /// The next batch, or `None` when nothing waits. It ends at a transaction's end whenever a whole
     /// transaction fits; only a transaction that is itself in several parts leaves it unfinished.
     pub fn take(&mut self) -> Option<Batch> {
+        self.take_until(None)
+    }
+
+    /// The same, with nothing behind `limit` in it: no transaction begins that commits there or later, and no position
+    /// lies beyond. A transaction that was begun goes on.
+    pub fn take_until(&mut self, limit: Option<SourceLsn>) -> Option<Batch> {
         let mut batch = Batch::default();
         while let Some(part) = self.waiting.front() {
             let fits = batch.size_bytes + part.size_bytes <= self.limit_bytes;
@@ -142,6 +148,9 @@ impl Batcher {
             if !batch.parts.is_empty() && opens {
                 break;
             }
+            if part.first && limit.is_some_and(|limit| part.header.commit_lsn >= limit) {
+                break;
+            }
             let Some(part) = self.waiting.pop_front() else { break };
             self.waiting_bytes -= part.size_bytes;
             batch.size_bytes += part.size_bytes;
@@ -149,7 +158,8 @@ impl Batcher {
             batch.parts.push(part);
         }
         if self.waiting.is_empty() && !batch.unfinished() {
-            batch.position = self.position.take().or(batch.position);
+            let within = |position: &mut SourceLsn| limit.is_none_or(|limit| *position <= limit);
+            batch.position = self.position.take_if(within).or(batch.position);
         }
         (!batch.parts.is_empty() || batch.position.is_some()).then_some(batch)
     }

@@ -17,7 +17,7 @@ pub use change::{Cell, Change, OldRow, Origin, Row, TransactionHeader, Xid};
 pub use flow::{FlowName, FlowNameError};
 pub use lsn::{LsnParseError, SourceLsn, TargetLsn};
 pub use port::{
-    Applied, ChangeSource, ChangeTarget, Fault, FaultClass, Feedback, FlushProbe, Progress, Side,
+    Applied, ChangeSource, ChangeTarget, Fault, FaultClass, Feedback, FlushProbe, HELD, Progress, Side,
     SourceEvent, SourceIdentity,
 };
 pub use relation::{Column, QualifiedName, Relation, RelationId, ReplicaIdentity, TypeName};

@@ -45,6 +45,9 @@ pub enum FaultClass {
     Refused,
 }
 
+/// The kind of a fault that is none: the target keeps the flow at a position for a while. It is transient.
+pub const HELD: &str = "held";
+
 /// What every error that crosses a port can say of itself.
 pub trait Fault: Error + Send + Sync + 'static {
     /// What can be done about it.

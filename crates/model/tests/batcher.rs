@@ -176,3 +176,29 @@ fn a_keepalive_that_lags_behind_a_commit_does_not_move_the_target_back() {
     assert_eq!(batcher.take().and_then(|batch| batch.position), Some(SourceLsn::new(1500)));
     assert_eq!(batcher.take(), None);
 }
+
+#[test]
+fn nothing_behind_a_limit_is_taken_and_what_was_begun_goes_on() {
+    let lsn = SourceLsn::new;
+    let mut batcher = Batcher::new(1000);
+    batcher.push(one_part(1000, true, Some(1100)));
+    batcher.push(one_part(1100, true, Some(1200)));
+    let taken = batcher.take_until(Some(lsn(1100))).unwrap();
+    assert_eq!(
+        (taken.transactions(), taken.position),
+        (1, Some(lsn(1100))),
+        "the second commits at the limit"
+    );
+    assert_eq!(batcher.take_until(Some(lsn(1100))), None);
+    batcher.keepalive(lsn(1300));
+    let taken = batcher.take_until(Some(lsn(1250))).unwrap();
+    assert_eq!((taken.transactions(), taken.position), (1, Some(lsn(1200))), "the keepalive lies beyond");
+    assert_eq!(batcher.take_until(Some(lsn(1250))), None);
+    assert_eq!(batcher.take().and_then(|batch| batch.position), Some(lsn(1300)), "it was not lost");
+
+    batcher.push(one_part(1400, true, None));
+    assert!(batcher.take_until(Some(lsn(1500))).is_some_and(|batch| batch.unfinished()));
+    batcher.push(one_part(1400, false, Some(1410)));
+    let taken = batcher.take_until(Some(lsn(1400))).and_then(|batch| batch.position);
+    assert_eq!(taken, Some(lsn(1410)), "a transaction that was begun goes on");
+}

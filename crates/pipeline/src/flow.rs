@@ -4,14 +4,17 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use relevo_model::{ChangeSource, ChangeTarget, Fault, FlushProbe};
+use relevo_model::{ChangeSource, ChangeTarget, Fault, FlushProbe, HELD};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::retry::{Backoff, Repeats, retry_rule};
 use crate::session::{self, Outcome, TURN_INTERVAL};
 use crate::{FlowError, FlowEvent, FlowObserver, FlowOptions, FlowState};
+
+/// How soon both ends are opened again when the target has refused a batch because the flow is held.
+const HELD_PAUSE: Duration = Duration::from_millis(20);
 
 /// Both ends of a flow, open.
 #[derive(Debug)]
@@ -85,7 +88,9 @@ impl Flow {
                 () = shutdown.cancelled() => break,
                 () = with_turns(sleep(pause), observer) => {}
             }
-            observer.event(FlowEvent::Reconnect { side: error.side() });
+            if error.kind() != HELD {
+                observer.event(FlowEvent::Reconnect { side: error.side() });
+            }
         }
         observer.event(FlowEvent::State(FlowState::Stopped));
         Ok(())
@@ -115,6 +120,8 @@ struct Supervisor<'a> {
     /// a session that failed.
     blocked: bool,
     on_probation: bool,
+    /// The last session ended because the flow is held.
+    held: bool,
 }
 
 impl<'a> Supervisor<'a> {
@@ -125,12 +132,13 @@ impl<'a> Supervisor<'a> {
             repeats: Repeats::new(),
             blocked: false,
             on_probation: false,
+            held: false,
         }
     }
 
     /// A failed flow stays failed while it is tried again; else its state would flicker at each attempt.
     fn opening(&self) {
-        if !self.blocked && self.backoff.attempts() == 0 {
+        if !self.blocked && !self.held && self.backoff.attempts() == 0 {
             self.observer.event(FlowEvent::State(FlowState::Opening));
         }
     }
@@ -140,6 +148,12 @@ impl<'a> Supervisor<'a> {
         if sound {
             self.backoff.reset();
             self.repeats.reset();
+        }
+        self.held = failure.kind() == HELD;
+        if self.held {
+            // Somebody has asked for it: nothing is wrong, and nothing is to be mended.
+            info!("both ends are opened again: {}", failure.text());
+            return Some(HELD_PAUSE);
         }
         let (class, text) = (failure.class(), failure.text());
         let rule = retry_rule(class);

@@ -8,6 +8,7 @@
 mod durability;
 mod error;
 mod flow;
+mod gate;
 mod idle;
 mod observe;
 mod options;

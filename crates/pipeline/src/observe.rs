@@ -11,6 +11,8 @@ pub enum FlowState {
     Opening,
     /// Changes flow, or would if there were any.
     Streaming,
+    /// The flow is held at this position, and everything before it is on the target.
+    Held(SourceLsn),
     /// An end was lost; it is tried again after a pause.
     Retrying,
     /// Something needs a hand; it is tried again all the same, so that the flow goes on once it is mended.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use relevo_model::SourceLsn;
+use tokio::sync::watch;
+
 use crate::IdleRules;
 
 /// How a flow is run. The defaults suit a pair of ordinary servers.
@@ -14,6 +17,8 @@ pub struct FlowOptions {
     pub memory_bytes: usize,
     /// When a bare position is worth a write on the target.
     pub idle: IdleRules,
+    /// The position that the flow is held at, as long as it is: nothing behind it is handed to the target.
+    pub hold: watch::Receiver<Option<SourceLsn>>,
     /// How often the target is asked how far it has flushed while commits wait for it.
     pub probe_busy_interval: Duration,
     /// How often it is asked otherwise, as a sign of life.
@@ -34,6 +39,7 @@ impl Default for FlowOptions {
             batch_bytes: 8 << 20,
             memory_bytes: 256 << 20,
             idle: IdleRules::default(),
+            hold: watch::channel(None).1,
             probe_busy_interval: Duration::from_millis(25),
             probe_idle_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_secs(60),

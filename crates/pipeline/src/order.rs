@@ -32,6 +32,11 @@ impl Order {
         self.reached
     }
 
+    /// Whether everything that commits before `position` has come in.
+    pub fn has_passed(&self, position: SourceLsn) -> bool {
+        self.reached >= position || self.open.is_some_and(|commit_lsn| commit_lsn >= position)
+    }
+
     /// Checks the next part.
     pub fn part(&mut self, part: &TransactionPart) -> Result<(), FlowError> {
         let commit_lsn = part.header.commit_lsn;

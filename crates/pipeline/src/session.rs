@@ -4,7 +4,7 @@
 //! 1. the request to stop;
 //! 2. what became of the batch in hand, so that the target never waits for us;
 //! 3. what the target has flushed;
-//! 4. the clock (signs of life, bare positions that fall due);
+//! 4. the clock (signs of life, bare positions that fall due), and whether the flow is held;
 //! 5. the next event of the source, unless memory is full.
 //!
 //! Whenever the target is idle and something waits, it goes at once. While the target is busy, transactions
@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::gate::Gate;
 use crate::idle::IdleProgress;
 use crate::order::Order;
 use crate::worker::{ApplyTask, ProbeTask};
@@ -64,6 +65,9 @@ pub(crate) struct Session<'a, S> {
     idle: IdleProgress,
     durability: DurabilityQueue,
     in_hand: Option<InHand>,
+    gate: Gate,
+    /// The target has a transaction open whose end is to come.
+    half_way: bool,
     /// What has been applied of transactions since the last commit on the target.
     uncommitted: AppliedBatch,
     /// What the target had stored at the beginning.
@@ -107,6 +111,8 @@ where
         idle: IdleProgress::new(options.idle, start, now),
         durability: DurabilityQueue::new(),
         in_hand: None,
+        gate: Gate::new(options.hold.clone()),
+        half_way: false,
         uncommitted: AppliedBatch::default(),
         start,
         started_at: now,
@@ -150,6 +156,7 @@ impl<S: ChangeSource> Session<'_, S> {
                 result = self.apply.result() => self.applied(result?)?,
                 flushed = self.probe.flushed() => self.flushed(flushed?),
                 _ = turns.tick() => self.turn(),
+                () = self.gate.changed() => {}
                 event = self.source.next(), if room => {
                     self.take_in(event.map_err(FlowError::end)?)?;
                     self.take_in_what_is_there().await?;
@@ -220,7 +227,8 @@ impl<S: ChangeSource> Session<'_, S> {
             return Ok(());
         }
         let now = Instant::now();
-        match self.batcher.take() {
+        let limit = self.gate.limit();
+        match self.batcher.take_until(limit) {
             Some(batch) if !batch.parts.is_empty() => return self.give(batch),
             Some(bare) => {
                 if let Some(position) = bare.position {
@@ -228,6 +236,12 @@ impl<S: ChangeSource> Session<'_, S> {
                 }
             }
             None => {}
+        }
+        if let Some(at) = limit.filter(|at| self.order.has_passed(*at)) {
+            return self.stand_at(at);
+        }
+        if limit.is_none() && self.gate.goes_on() && !self.on_probation {
+            self.announce();
         }
         if self.order.inside() {
             return Ok(());
@@ -238,6 +252,24 @@ impl<S: ChangeSource> Session<'_, S> {
             Some(position) => self.give(Batch { position: Some(position), ..Batch::default() }),
             None => Ok(()),
         }
+    }
+
+    /// The flow is held here, and everything that commits before has come in and was handed over. The position is stored
+    /// at once, since somebody waits for it.
+    fn stand_at(&mut self, at: SourceLsn) -> Result<(), FlowError> {
+        // Begun before the hold was known: the target will refuse it at its end.
+        if self.half_way {
+            return Ok(());
+        }
+        self.reached = self.reached.max(at);
+        if self.idle.stored() < at {
+            return self.give(Batch { position: Some(at), ..Batch::default() });
+        }
+        if !self.on_probation && self.gate.stands(at) {
+            info!(position = %at, "held");
+            self.observer.event(FlowEvent::State(FlowState::Held(at)));
+        }
+        Ok(())
     }
 
     fn give(&mut self, batch: Batch) -> Result<(), FlowError> {
@@ -255,6 +287,7 @@ impl<S: ChangeSource> Session<'_, S> {
                 bytes: batch.size_bytes as u64,
             });
         }
+        self.half_way = batch.unfinished();
         self.in_hand = Some(InHand {
             since: Instant::now(),
             position: batch.position,

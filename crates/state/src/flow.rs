@@ -150,15 +150,22 @@ const CHANGE_SPOOL: &str = "WITH noted AS (UPDATE relevo.flow SET spool = $2 WHE
 /// Parameters: `$1` flow (text), `$2` the applied LSN that must be there now (pg_lsn), `$3` the new applied LSN
 /// (pg_lsn), `$4` commit LSN (pg_lsn, NULL to keep), `$5` commit time (timestamptz, NULL to keep).
 ///
-/// When the row is not there or holds another position, somebody else has applied to this flow: the statement
+/// When the row is not there or holds another position, somebody else has applied to this flow; when the new position
+/// lies behind a [hold](crate::hold()) that is in force, the flow may not go there yet: the statement
 /// then fails with SQLSTATE 22012 (`division_by_zero`) and the server refuses the whole transaction, even when
 /// its COMMIT was sent without waiting for this answer.
 pub const ADVANCE_PROGRESS: &str = "WITH moved AS (UPDATE relevo.progress SET applied_lsn = $3, \
      commit_lsn = coalesce($4, commit_lsn), commit_time = coalesce($5, commit_time), \
      updated_at = pg_catalog.clock_timestamp() \
-     WHERE flow = $1 AND applied_lsn = $2 RETURNING 1) \
+     WHERE flow = $1 AND applied_lsn = $2 \
+     AND (hold_lsn IS NULL OR $3 <= hold_lsn OR hold_until < pg_catalog.clock_timestamp()) RETURNING 1) \
      SELECT 1 / pg_catalog.count(*) FROM moved";
 
+/// `$1`: the key of the lock. See `SAY_STATE`.
+const IS_LOCKED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l \
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+     AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()) \
+     AND ((l.classid::bigint << 32) | l.objid::bigint) = $1)";
 const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
 const LOCK: &str = "SELECT pg_catalog.pg_advisory_lock($1)";
 const LOCK_SHARED: &str = "SELECT pg_catalog.pg_advisory_lock_shared($1)";
@@ -211,6 +218,8 @@ pub enum FlowLock {
     /// Bringing rows of the copy, and what comes after them: shared by all sessions of an attempt. Whoever begins
     /// another attempt holds it alone meanwhile, so that no backend of an earlier one is left.
     Rows,
+    /// Holding the flow at a position, and comparing or rewriting rows there: one session.
+    Hold,
 }
 
 impl FlowLock {
@@ -219,6 +228,7 @@ impl FlowLock {
             Self::Apply => name.lock_key(),
             Self::Copy => !name.lock_key(),
             Self::Rows => name.lock_key().rotate_left(32),
+            Self::Hold => !name.lock_key().rotate_left(32),
         }
     }
 }
@@ -235,6 +245,19 @@ pub async fn try_lock(
     let key = lock.key(name);
     let row = client.query_one(TRY_LOCK, &[&key]).await.map_err(StateError::sql("taking the flow's lock"))?;
     Ok(row.get(0))
+}
+
+/// Whether any session has a lock of the flow.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn is_locked(
+    client: &impl GenericClient,
+    name: &FlowName,
+    lock: FlowLock,
+) -> Result<bool, StateError> {
+    let row = client.query_one(IS_LOCKED, &[&lock.key(name)]).await;
+    row.map(|row| row.get(0)).map_err(StateError::sql("looking for the flow's lock"))
 }
 
 /// Takes a lock of the flow for this session alone; waits as long as others have it.

@@ -9,26 +9,29 @@ mod copying;
 mod error;
 mod flow;
 mod handover;
+mod hold;
 mod install;
 mod node;
 mod queue;
 mod range;
 mod statement;
 mod table;
-mod undo;
+mod verification;
 
 pub use copying::{CopyPace, SentTable, copy_pace, note_copy};
 pub use error::StateError;
 pub use flow::{
     ADVANCE_PROGRESS, FlowLock, FlowRecord, FlowState, StoredProgress, begin_attempt_of, begin_streaming,
-    change_spool, claim_spool, complete_copy, copy_attempt, create_flow, flow, flows, forget_progress, lock,
-    lock_shared, mark_schema_ready, progress, reopen_copy, say_state, set_state, try_lock, unlock,
+    change_spool, claim_spool, complete_copy, copy_attempt, create_flow, flow, flows, forget_progress,
+    is_locked, lock, lock_shared, mark_schema_ready, progress, reopen_copy, say_state, set_state, try_lock,
+    unlock,
 };
 pub use handover::{HandoverKind, HandoverRecord, HandoverState, handovers, put_handover};
+pub use hold::{HOLD_CHANNEL, Hold, held, hold, lock_held, release, renew_hold};
 pub use install::{VERSION, install, installed_version};
 pub use node::{
-    AdoptedTable, NodeRecord, RoleNote, adopt_flow, beat, end_flow, hold_node, hold_progress, init_node, node,
-    note_fence_lsn, note_role, repoint_flow,
+    AdoptedTable, NodeRecord, RoleNote, adopt_flow, beat, end_flow, hold_node, hold_progress, init_node,
+    node, note_fence_lsn, note_role, repoint_flow,
 };
 pub use queue::{
     ERRORS_KEPT, ErrorRecord, NewError, clear_errors, error_count, errors, record_errors, trim_errors,
@@ -42,6 +45,6 @@ pub use table::{
     JOIN_TABLES, OtherTable, TableRecord, TableState, copied_counts, drop_streaming_table, drop_table,
     mark_copied, mark_copying, register_table, set_source_changes, table_counts, tables, tables_of_others,
 };
-pub use undo::{UndoRow, forget_undo, put_undo, undo_rows};
 #[doc(no_inline)]
 pub use tokio_postgres::GenericClient;
+pub use verification::{Verified, VerifiedTable, save_mended, save_verification, verified};

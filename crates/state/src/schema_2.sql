@@ -5,6 +5,21 @@ ALTER TABLE relevo.progress
 COMMENT ON COLUMN relevo.progress.hold_lsn IS 'Nothing behind this LSN is applied before hold_until: somebody compares both sides at this very position.';
 COMMENT ON COLUMN relevo.progress.hold_until IS 'When the hold ends by itself, by this database''s clock: whoever asked for it may have been killed.';
 
+CREATE TABLE relevo.verification (
+    flow        text        NOT NULL REFERENCES relevo.flow ON DELETE CASCADE,
+    schema_name text        NOT NULL,
+    table_name  text        NOT NULL,
+    verified_at timestamptz NOT NULL DEFAULT now(),
+    lsn         pg_lsn      NOT NULL,
+    rows        bigint      NOT NULL,
+    differences bigint      NOT NULL,
+    PRIMARY KEY (flow, schema_name, table_name)
+);
+COMMENT ON TABLE relevo.verification IS 'What relevo verify last said of each table.';
+COMMENT ON COLUMN relevo.verification.lsn IS 'The position of the source at which both sides were compared.';
+COMMENT ON COLUMN relevo.verification.rows IS 'How many rows the source had.';
+COMMENT ON COLUMN relevo.verification.differences IS 'Rows that were missing on the target, too many or different, less those that relevo repair has mended since.';
+
 CREATE TABLE relevo.node (
     only_row     boolean     NOT NULL PRIMARY KEY DEFAULT true CHECK (only_row),
     cluster      text        NOT NULL,
@@ -56,16 +71,6 @@ COMMENT ON COLUMN relevo.handover.old_commit_time IS 'When the old primary commi
 COMMENT ON COLUMN relevo.handover.new_lsn IS 'LSN of the new primary: behind everything that it had from the old one, before the first write of its own.';
 COMMENT ON COLUMN relevo.handover.pause_ms IS 'For how many milliseconds nobody could write.';
 COMMENT ON COLUMN relevo.handover.loss IS 'What may be missing, in words, when the old primary could not be asked.';
-
-CREATE TABLE relevo.undo (
-    handover    text    NOT NULL REFERENCES relevo.handover ON DELETE CASCADE,
-    schema_name text    NOT NULL,
-    table_name  text    NOT NULL,
-    columns     text[]  NOT NULL,
-    key         text[]  NOT NULL,
-    PRIMARY KEY (handover, schema_name, table_name, key)
-);
-COMMENT ON TABLE relevo.undo IS 'Rows that transactions which never left this node have touched: they get the new primary''s values when it rejoins.';
 
 -- Not SECURITY INVOKER: whoever is refused may not read schema relevo.
 CREATE FUNCTION relevo.guard() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER

@@ -34,9 +34,14 @@ impl ChangeTarget for PgTarget {
         }
         // Stays set when this future is dropped half-way.
         self.spent = true;
-        let applied = self.apply_batch(&batch).await?;
-        self.spent = false;
-        Ok(applied)
+        match self.apply_batch(&batch).await {
+            Ok(applied) => {
+                self.spent = false;
+                Ok(applied)
+            }
+            Err(moved @ TargetError::ProgressMoved { .. }) => Err(self.refused(moved, &batch).await),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -151,6 +156,21 @@ impl PgTarget {
             missing_rows: self.missing.end_batch(),
             reapplied_changes: 0,
         })
+    }
+
+    /// Why the server has refused to move the progress: somebody holds the flow, or somebody else has moved it.
+    async fn refused(&self, moved: TargetError, batch: &Batch) -> TargetError {
+        let looked = async {
+            self.session.batch_execute("ROLLBACK").await.ok()?;
+            relevo_state::held(&*self.session, &self.flow).await.ok()?
+        };
+        let next = next_progress(&self.progress, batch, None).applied;
+        match looked.await {
+            Some(hold) if hold.applied == self.progress.applied && hold.at < next => {
+                TargetError::Held { flow: self.flow.clone(), at: hold.at }
+            }
+            _ => moved,
+        }
     }
 
     fn check_contract(&self, batch: &Batch) -> Result<(), TargetError> {

@@ -6,7 +6,7 @@ use std::fmt;
 
 use relevo_catalog::{CatalogError, TableName};
 use relevo_connect::{ConnectError, Place, classify, describe, kind};
-use relevo_model::{Fault, FaultClass, FlowName, Side, SourceIdentity, SourceLsn, Xid};
+use relevo_model::{Fault, FaultClass, FlowName, HELD, Side, SourceIdentity, SourceLsn, Xid};
 use relevo_state::StateError;
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
@@ -113,6 +113,16 @@ pub enum TargetError {
         /// What the server said.
         #[source]
         source: tokio_postgres::Error,
+    },
+    /// The flow is held at a position that the batch lies behind.
+    #[error(
+        "target: flow {flow} is held at {at}, and nothing behind it is applied before that ends; nothing of the batch was kept"
+    )]
+    Held {
+        /// The flow.
+        flow: FlowName,
+        /// Where.
+        at: SourceLsn,
     },
     /// Tables were to follow the stream that are not recorded as copied.
     #[error(
@@ -367,9 +377,11 @@ impl Fault for TargetError {
             | Self::SetCount { .. }
             | Self::Contract(_) => FaultClass::Blocked,
             // Opening again reads where the progress really stands.
-            Self::ProgressMoved { .. } | Self::NotCopied { .. } | Self::TableAltered { .. } | Self::Spent => {
-                FaultClass::Transient
-            }
+            Self::ProgressMoved { .. }
+            | Self::Held { .. }
+            | Self::NotCopied { .. }
+            | Self::TableAltered { .. }
+            | Self::Spent => FaultClass::Transient,
         }
     }
 
@@ -389,6 +401,7 @@ impl Fault for TargetError {
             Self::NoProgress { .. } => "no_progress",
             Self::OtherSource { .. } => "other_source",
             Self::ProgressMoved { .. } => "progress_moved",
+            Self::Held { .. } => HELD,
             Self::NotCopied { .. } => "not_copied",
             Self::ReadOnly { .. } | Self::Standby { .. } => "read_only",
             Self::MissingTable { .. } => "missing_table",

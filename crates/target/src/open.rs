@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use relevo_connect::{ConnInfo, Host, SessionSettings, SqlSession, connect_sql};
 use relevo_model::{FlowName, Progress, Side, SourceIdentity};
+use relevo_state::Hold;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Statement};
@@ -108,6 +109,8 @@ pub struct PgTarget {
     pub(crate) session: SqlSession,
     pub(crate) flow: FlowName,
     pub(crate) progress: Progress,
+    /// The hold that was in force when the session was opened.
+    hold: Option<Hold>,
     pub(crate) known: Known,
     pub(crate) missing: Missing,
     /// The tables of the transaction that is open or about to be.
@@ -156,6 +159,7 @@ impl PgTarget {
                 expected: Box::new(source),
             });
         }
+        let hold = relevo_state::held(&*session, &flow).await?;
         let error = || TargetError::session("preparing statements");
         let check = prepare_check(&session).await.map_err(error())?;
         let advance = session.prepare(relevo_state::ADVANCE_PROGRESS).await.map_err(error())?;
@@ -165,6 +169,7 @@ impl PgTarget {
             session,
             flow,
             progress: stored.progress,
+            hold,
             known: Known::default(),
             missing: Missing::default(),
             touched: Touched::default(),
@@ -187,6 +192,12 @@ impl PgTarget {
     #[must_use]
     pub fn backend_pid(&self) -> i32 {
         self.session.backend_pid()
+    }
+
+    /// The hold that was in force when the target was opened.
+    #[must_use]
+    pub fn hold(&self) -> Option<Hold> {
+        self.hold
     }
 
     /// The server that was reached, for whoever must reach the same one.

@@ -12,7 +12,9 @@ use relevo_model::{Side, SourceLsn, Timestamp};
 
 use crate::pace::{Pace, remaining_seconds};
 use crate::status::{CopyProgress, LastError, StatusSnapshot, TableCounts, side_label};
-use crate::{Clock, Lag, LagBytes, Metrics, Role, RunState, SlotStatus, TableProgress, TableState, TelemetryError};
+use crate::{
+    Clock, Lag, LagBytes, Metrics, Role, RunState, SlotStatus, TableProgress, TableState, TelemetryError,
+};
 
 /// Who this is.
 #[derive(Debug, Clone)]

@@ -12,7 +12,9 @@ use relevo_snapshot::{CopyEvent, CopyObserver, Phase, TableJob};
 use relevo_source::{SlotInfo, SourceMonitor};
 use relevo_spool::SharedSpool;
 use relevo_state::FlowState;
-use relevo_telemetry::{Board, Committed, CopyProgress, Role, RunState, SlotStatus, TableProgress, TableState};
+use relevo_telemetry::{
+    Board, Committed, CopyProgress, Role, RunState, SlotStatus, TableProgress, TableState,
+};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -284,6 +286,12 @@ impl FlowObserver for FlowBoard {
                         self.set_state(FlowState::Preparing, Some("connecting".to_owned()))
                     }
                     PipelineState::Streaming => self.set_state(self.streaming(), None),
+                    PipelineState::Held(at) => {
+                        self.set_state(
+                            FlowState::Paused,
+                            Some(format!("held at {at} to compare both sides")),
+                        );
+                    }
                     PipelineState::Retrying => self.set_state(FlowState::Preparing, reason()),
                     PipelineState::Failed => self.set_state(FlowState::Failed, reason()),
                     PipelineState::Stopped => self.set_state(FlowState::Stopped, None),

@@ -6,6 +6,7 @@ pub mod board;
 mod copier;
 mod copy;
 mod fault;
+mod holding;
 mod keeper;
 mod lines;
 mod monitor;
@@ -38,6 +39,7 @@ use tracing::{error, info, warn};
 use self::additions::Additions;
 use self::board::FlowBoard;
 use self::copier::{Copier, Rows};
+use self::holding::HoldWatch;
 use self::keeper::Keeper;
 use self::lines::Lines;
 use self::monitor::Watch;
@@ -171,6 +173,9 @@ async fn follow(
         board: board.clone(),
     };
     helpers.push(tokio::spawn(sequences.run(end.clone())));
+    let hold = watch::channel(None).0;
+    let holding = HoldWatch { info: settings.flow.target.clone(), flow: flow.clone(), hold: hold.clone() };
+    helpers.push(tokio::spawn(holding.run(end.clone())));
     let shown = Arc::clone(board);
     let spool = SharedSpool::new(settings.spool_of(&flow), settings.spool_limit_bytes);
     if copy.is_none()
@@ -190,7 +195,7 @@ async fn follow(
     let end_both = shutdown.child_token();
     let streaming = async {
         let streamed =
-            stream::Streamed { flow: flow.clone(), identity, wrong, coming: coming.clone(), spool };
+            stream::Streamed { flow: flow.clone(), identity, wrong, coming: coming.clone(), spool, hold };
         let result = stream::stream(settings, streamed, board, end_both.clone()).await;
         end_both.cancel();
         result

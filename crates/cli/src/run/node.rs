@@ -6,7 +6,8 @@ mod eyes;
 use std::time::Duration;
 
 use relevo_handover::{
-    Claim, Cluster, HandoverError, Stand, announce, cover, fence_stale, follow_after_handover, source_of, stand,
+    Claim, Cluster, HandoverError, Stand, announce, cover, fence_stale, follow_after_handover, source_of,
+    stand,
 };
 use relevo_state::FlowState;
 use relevo_telemetry::Role;
@@ -87,10 +88,22 @@ enum Duty {
 ///
 /// # Errors
 /// None: whatever goes wrong is said, and tried again.
-pub async fn live(place: Place, board: &std::sync::Arc<FlowBoard>, shutdown: &CancellationToken) -> Result<(), CliError> {
+pub async fn live(
+    place: Place,
+    board: &std::sync::Arc<FlowBoard>,
+    shutdown: &CancellationToken,
+) -> Result<(), CliError> {
     let watching = CancellationToken::new();
     let eyes = Eyes::open(&place.cluster, &watching);
-    let mut life = Life { place, board, own: Own::default(), covered: None, told: String::new(), epoch: 0, role: Role::Standby };
+    let mut life = Life {
+        place,
+        board,
+        own: Own::default(),
+        covered: None,
+        told: String::new(),
+        epoch: 0,
+        role: Role::Standby,
+    };
     while !shutdown.is_cancelled() {
         let duty = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -173,10 +186,13 @@ impl Life<'_> {
         let claims = eyes.claims(&me);
         let record = announce(&cluster, &me, session, &claims).await?;
         self.board.own_database_answers();
-        let own = record.as_ref().map(|record| Claim { epoch: record.epoch, primary: record.primary.clone() });
+        let own =
+            record.as_ref().map(|record| Claim { epoch: record.epoch, primary: record.primary.clone() });
         let stand = stand(&me, own.as_ref(), &claims);
-        self.board.set_stale_primary(matches!(stand, Stand::Stale { .. })
-            || matches!(&stand, Stand::Contested { claimants, .. } if claimants.contains(&me)));
+        self.board.set_stale_primary(
+            matches!(stand, Stand::Stale { .. })
+                || matches!(&stand, Stand::Contested { claimants, .. } if claimants.contains(&me)),
+        );
         self.role = if matches!(stand, Stand::Primary { .. }) { Role::Primary } else { Role::Standby };
         match stand {
             Stand::Unknown => Ok(Duty::Wait {
@@ -293,7 +309,11 @@ impl Life<'_> {
         relevo_handover::beat(session, me).await?;
         let covered = cover(session, me).await?;
         if covered > 0 {
-            info!(node = me, tables = covered, "tables are guarded now: ordinary sessions cannot write to them");
+            info!(
+                node = me,
+                tables = covered,
+                "tables are guarded now: ordinary sessions cannot write to them"
+            );
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use relevo_arrivals::{ArrivalError, ArrivalTarget, Arrivals};
 use relevo_connect::ConnInfo;
-use relevo_model::{ChangeTarget, Fault, FaultClass, FlowName, Side, SourceIdentity};
+use relevo_model::{ChangeTarget, Fault, FaultClass, FlowName, Side, SourceIdentity, SourceLsn};
 use relevo_pipeline::{Flow, FlowOptions, Opened, Sessions};
 use relevo_running::RunningStore;
 use relevo_source::{PgSource, SourceMonitor, StartOptions};
@@ -91,6 +91,7 @@ struct Ends {
     wrong: watch::Receiver<Wrong>,
     board: Arc<FlowBoard>,
     coming: Coming,
+    hold: watch::Sender<Option<SourceLsn>>,
 }
 
 /// The tables that are on their way, for as long as there are any.
@@ -128,6 +129,7 @@ impl Sessions for Ends {
         let target = target.map_err(TargetError::from)??;
         self.previous_pid = Some(target.backend_pid());
         self.board.holds_apply_lock(target.backend_pid());
+        self.hold.send_replace(target.hold().map(|hold| hold.at));
         // Of the same server: another one of a list of hosts would vouch for WAL that is not the target's.
         let pinned = self.target.pinned(target.host());
         let probe = while_alive(&server, PgFlushProbe::open(&pinned, &self.flow)).await;
@@ -184,6 +186,8 @@ pub struct Streamed {
     pub coming: Coming,
     /// Where what does not fit into memory goes.
     pub spool: SharedSpool,
+    /// The position that the flow is held at, as it becomes known.
+    pub hold: watch::Sender<Option<SourceLsn>>,
 }
 
 /// Streams until `shutdown`.
@@ -198,6 +202,7 @@ pub async fn stream(
 ) -> Result<(), CliError> {
     let buffer_bytes = settings.memory_bytes / SOCKET_SHARE;
     let running_bytes = settings.memory_bytes / RUNNING_SHARE;
+    let hold = streamed.hold.subscribe();
     let ends = Ends {
         source: settings.flow.source.clone(),
         target: settings.flow.target.clone(),
@@ -213,11 +218,13 @@ pub async fn stream(
         previous_pid: None,
         wrong: streamed.wrong,
         coming: streamed.coming,
+        hold: streamed.hold,
         board: board.clone(),
     };
     let options = FlowOptions {
         batch_bytes: settings.batch_bytes,
         memory_bytes: settings.memory_bytes - buffer_bytes - running_bytes,
+        hold,
         ..FlowOptions::default()
     };
     Flow::run(ends, options, board.as_ref(), shutdown).await.map_err(|error| match error.class() {

@@ -69,7 +69,9 @@ impl File {
             ));
         }
         let Some(name) = &self.name else {
-            return Err(CliError::usage("the configuration file names nodes, but has no name = \"…\" for all of them"));
+            return Err(CliError::usage(
+                "the configuration file names nodes, but has no name = \"…\" for all of them",
+            ));
         };
         let mut nodes = BTreeMap::new();
         for (node, endpoint) in &self.nodes {
@@ -106,7 +108,10 @@ impl File {
     #[must_use]
     pub fn no_such_node(&self, node: &str) -> CliError {
         let known: Vec<&str> = self.nodes.keys().map(String::as_str).collect();
-        CliError::usage(format!("the configuration file names no node {node:?}: it names {}", known.join(", ")))
+        CliError::usage(format!(
+            "the configuration file names no node {node:?}: it names {}",
+            known.join(", ")
+        ))
     }
 
     /// What a hand-over goes by.

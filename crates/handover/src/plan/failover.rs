@@ -2,7 +2,9 @@
 
 use relevo_state::HandoverKind;
 
-use super::{Plan, Refusal, Step, claim, is_named, may_be_guarded, must_be_ready, must_see, running, same_source};
+use super::{
+    Plan, Refusal, Step, claim, is_named, may_be_guarded, must_be_ready, must_see, running, same_source,
+};
 use crate::{Claim, Observed};
 
 /// Gives the role to `to` although the primary cannot be asked. `force`: also when it answers and accepts writes, which
@@ -14,7 +16,11 @@ pub fn failover(observed: &Observed, to: &str, force: bool) -> Result<Plan, Refu
     is_named(observed, to)?;
     let claim = match claim(observed) {
         Err(Refusal::Contested { claimants, epoch }) => {
-            return if force { decide(observed, to, epoch) } else { Err(Refusal::Contested { claimants, epoch }) };
+            return if force {
+                decide(observed, to, epoch)
+            } else {
+                Err(Refusal::Contested { claimants, epoch })
+            };
         }
         claim => claim?,
     };
@@ -107,7 +113,8 @@ fn decide(observed: &Observed, to: &str, epoch: u64) -> Result<Plan, Refusal> {
     let rivals: Vec<&str> = observed
         .all_seen()
         .filter(|(node, seen)| {
-            *node != to && seen.record.as_ref().is_some_and(|record| record.epoch == epoch && record.primary == *node)
+            *node != to
+                && seen.record.as_ref().is_some_and(|record| record.epoch == epoch && record.primary == *node)
         })
         .map(|(node, _)| node)
         .collect();

@@ -13,11 +13,8 @@ pub fn rejoin(observed: &Observed, node: &str) -> Result<Plan, Refusal> {
     is_named(observed, node)?;
     let claim = claim(observed)?;
     let primary = claim.primary.as_str();
-    let cannot = |reason: String, remedy: String| Refusal::CannotRejoin {
-        node: node.to_owned(),
-        reason,
-        remedy,
-    };
+    let cannot =
+        |reason: String, remedy: String| Refusal::CannotRejoin { node: node.to_owned(), reason, remedy };
     if primary == node {
         return Err(cannot(
             format!("it is the primary, since epoch {}", claim.epoch),
@@ -65,12 +62,15 @@ pub fn rejoin(observed: &Observed, node: &str) -> Result<Plan, Refusal> {
     if handover.from.as_deref() != Some(node) {
         let last = handover.from.as_deref().unwrap_or("nobody");
         return Err(cannot(
-            format!("the role went from {last} to {primary} since, and what {node} holds is neither's state of then"),
+            format!(
+                "the role went from {last} to {primary} since, and what {node} holds is neither's state of then"
+            ),
             anew,
         ));
     }
     if handover.old_lsn.is_none() {
-        let reason = format!("it and {primary} had the role in the same epoch, so nobody knows where they parted");
+        let reason =
+            format!("it and {primary} had the role in the same epoch, so nobody knows where they parted");
         return Err(cannot(reason, anew));
     }
     if !new.slots.contains(&format!("relevo_{}_{node}", record.cluster)) {

@@ -3,8 +3,8 @@
 use relevo_state::HandoverKind;
 
 use super::{
-    Plan, Refusal, Step, by_which, claim, follows, is_named, may_be_guarded, may_follow, must_be_ready, must_see,
-    running,
+    Plan, Refusal, Step, by_which, claim, follows, is_named, may_be_guarded, may_follow, must_be_ready,
+    must_see, running,
 };
 use crate::{Observed, Seen};
 
@@ -61,7 +61,8 @@ pub fn switchover(observed: &Observed, to: &str) -> Result<Plan, Refusal> {
         .collect();
     for node in observed.nodes.keys().filter(|node| *node != from && *node != to) {
         if !others.contains(node) {
-            notes.push(format!("{node} does not follow {from} at present: it will need relevo rejoin {node}"));
+            notes
+                .push(format!("{node} does not follow {from} at present: it will need relevo rejoin {node}"));
         }
     }
     let node = |name: &str| name.to_owned();
@@ -114,9 +115,8 @@ fn stay(observed: &Observed, to: &str, epoch: u64) -> Result<Plan, Refusal> {
     };
     if record.fenced {
         let promised = record.promised_to.clone();
-        let running = promised.as_deref().and_then(|other| {
-            running(seen, HandoverKind::Switchover, other).cloned()
-        });
+        let running =
+            promised.as_deref().and_then(|other| running(seen, HandoverKind::Switchover, other).cloned());
         plan.rolls_back = true;
         plan.resumes = running;
         plan.steps.push(Step::Unfence { node: to.to_owned() });

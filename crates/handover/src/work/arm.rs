@@ -81,10 +81,8 @@ impl Run<'_> {
         let session = self.session(on).await?;
         drop_slot(session, on, &flow.slot()).await?;
         for publication in [flow.publication(), flow.insert_only_publication()] {
-            let drop = format!(
-                "DROP PUBLICATION IF EXISTS {}",
-                relevo_catalog::quote_identifier(&publication)
-            );
+            let drop =
+                format!("DROP PUBLICATION IF EXISTS {}", relevo_catalog::quote_identifier(&publication));
             session.batch_execute(&drop).await.map_err(HandoverError::sql(on, "dropping a publication"))?;
         }
         Ok(())

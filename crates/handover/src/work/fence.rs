@@ -16,6 +16,8 @@ use crate::{HandoverError, sql};
 const SETTLE_LIMIT: Duration = Duration::from_secs(600);
 /// For so long nothing must move before that counts as the end.
 const STILL: Duration = Duration::from_millis(1500);
+/// For how long a drained standby stands still by itself, in seconds.
+const STAND_SECONDS: u32 = 60;
 /// By how many values a sequence is moved ahead when nobody can say where the old primary's stands.
 const SEQUENCE_MARGIN: i64 = 10_000;
 
@@ -23,7 +25,10 @@ impl Run<'_> {
     pub(super) async fn fence(&mut self, node: &str, promised_to: Option<&str>) -> Result<(), HandoverError> {
         let seen = self.see(node).await?;
         let Some(record) = seen.record else {
-            return Err(HandoverError::Overtaken { node: node.to_owned(), found: "it knows no role".to_owned() });
+            return Err(HandoverError::Overtaken {
+                node: node.to_owned(),
+                found: "it knows no role".to_owned(),
+            });
         };
         self.note(node).await?;
         if record.fenced && record.fence_lsn.is_some() && record.promised_to.as_deref() == promised_to {
@@ -33,7 +38,8 @@ impl Run<'_> {
             self.paused = Instant::now().checked_sub(age);
             self.record.old_lsn = record.fence_lsn;
             let session = self.session(node).await?;
-            let place = Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
+            let place =
+                Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
             place.mark().await?;
             self.work.hook("on_fence", &self.record).await;
             return Ok(());
@@ -47,7 +53,8 @@ impl Run<'_> {
         };
         let patience = self.work.max_pause;
         let session = self.session(node).await?;
-        let place = Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
+        let place =
+            Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
         let fenced = place.fence(role, patience).await?;
         self.paused = Some(fenced.since);
         self.record.old_lsn = Some(fenced.lsn);
@@ -68,7 +75,7 @@ impl Run<'_> {
         let wanted = self.fence_of(from).await?;
         let began = Instant::now();
         match self.applied_reaches(node, wanted, self.budget()).await? {
-            Ok(()) => Ok(()),
+            Ok(()) => self.stand_still(node).await,
             Err(applied) => Err(HandoverError::TooSlow {
                 node: node.to_owned(),
                 waited_ms: began.elapsed().as_millis(),
@@ -76,6 +83,15 @@ impl Run<'_> {
                 wanted: wanted.to_string(),
             }),
         }
+    }
+
+    /// Nothing more is applied until the node has the role, or for a while: whoever applies would otherwise meet the end of
+    /// its flow as an error.
+    async fn stand_still(&mut self, node: &str) -> Result<(), HandoverError> {
+        let flow = self.work.cluster.flow_into(node)?;
+        let session = self.session(node).await?;
+        let held = state::hold(&**session, &flow, None, STAND_SECONDS).await;
+        held.map(drop).map_err(HandoverError::state(node))
     }
 
     /// Half of what is left of the time, so that a standby that is slow does not take the switchover with it.
@@ -172,7 +188,9 @@ impl Run<'_> {
             Ok((since.elapsed() >= STILL).then_some(()))
         });
         if settled.await?.is_none() {
-            info!("{node} is still applying after {SETTLE_LIMIT:?}; what it has not committed by then is not waited for");
+            info!(
+                "{node} is still applying after {SETTLE_LIMIT:?}; what it has not committed by then is not waited for"
+            );
         }
         Ok(())
     }
@@ -190,7 +208,8 @@ impl Run<'_> {
             self.done.pause = Some(paused.elapsed());
         }
         let session = self.session(node).await?;
-        let place = Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
+        let place =
+            Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
         let script = place.unfence_script().await?;
         let error = || HandoverError::sql(node, "taking the fence back");
         session.batch_execute("BEGIN").await.map_err(error())?;
@@ -207,7 +226,13 @@ impl Run<'_> {
         self.record.state = state::HandoverState::RolledBack;
         self.record.ended_at = Some(super::now());
         self.record.old_lsn = None;
-        for node in [node.to_owned(), self.plan.to.clone()] {
+        let to = self.plan.to.clone();
+        if to != node && self.session(&to).await.is_ok() {
+            let flow = self.work.cluster.flow_into(&to)?;
+            let session = self.session(&to).await?;
+            state::release(&**session, &flow).await.map_err(HandoverError::state(&to))?;
+        }
+        for node in [node.to_owned(), to] {
             if let Err(error) = self.note(&node).await {
                 info!(%error, "the history of {node} does not have it");
             }

@@ -43,7 +43,8 @@ async fn follow(
     lead: &Lead<'_>,
     (adopt, record): (Option<&[AdoptedTable]>, &HandoverRecord),
 ) -> Result<(), HandoverError> {
-    let (error, failed) = (|| HandoverError::sql(node, "following the new primary"), || HandoverError::state(node));
+    let (error, failed) =
+        (|| HandoverError::sql(node, "following the new primary"), || HandoverError::state(node));
     let flow = cluster.flow_into(node)?;
     session.batch_execute("BEGIN").await.map_err(error())?;
     let known = state::hold_node(&**session).await.map_err(failed())?;
@@ -80,9 +81,13 @@ pub async fn follow_after_handover(
 ) -> Result<bool, HandoverError> {
     let (own, new) = (connect(cluster, node).await?, connect(cluster, primary).await?);
     let (seen, lead) = (see(cluster, node, &own).await?, see(cluster, primary, &new).await?);
-    let Some(record) = lead.record.as_ref().filter(|record| record.primary == primary) else { return Ok(false) };
+    let Some(record) = lead.record.as_ref().filter(|record| record.primary == primary) else {
+        return Ok(false);
+    };
     let known = seen.record.as_ref().is_some_and(|known| known.epoch >= record.epoch);
-    let same = |one: &SourceIdentity| one.system_id == lead.identity.system_id && one.database == lead.identity.database;
+    let same = |one: &SourceIdentity| {
+        one.system_id == lead.identity.system_id && one.database == lead.identity.database
+    };
     if seen.flow.as_ref().is_some_and(|flow| same(&flow.source)) {
         if !known {
             let role = RoleNote {
@@ -96,7 +101,8 @@ pub async fn follow_after_handover(
         }
         return Ok(true);
     }
-    let by_which = lead.handovers.iter().find(|handover| handover.epoch == record.epoch && handover.new_lsn.is_some());
+    let by_which =
+        lead.handovers.iter().find(|handover| handover.epoch == record.epoch && handover.new_lsn.is_some());
     let Some((handover, from)) = by_which.and_then(|handover| Some((handover, handover.new_lsn?))) else {
         return Ok(false);
     };
@@ -125,7 +131,10 @@ impl Run<'_> {
                 "node {node} does not hold what {primary} held when it took the role: type relevo rejoin {node}"
             ))),
             Ok(false) => {
-                self.left_behind(node, &format!("it does not hold what {primary} held; type relevo rejoin {node}"));
+                self.left_behind(
+                    node,
+                    &format!("it does not hold what {primary} held; type relevo rejoin {node}"),
+                );
                 Ok(())
             }
             // The role has moved; whoever is away for a moment follows by itself later.

@@ -65,7 +65,8 @@ impl Run<'_> {
         let fence = self.record.old_lsn.filter(|_| planned);
         let mut record = self.record.clone();
         let session = self.session(node).await?;
-        let place = Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
+        let place =
+            Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
         let error = || HandoverError::sql(node, "taking the role");
         let failed = || HandoverError::state(node);
         let begin = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
@@ -90,7 +91,9 @@ impl Run<'_> {
         let role = RoleNote { epoch, primary: node, fenced: false, fence_lsn: None, promised_to: None };
         state::note_role(&**session, role).await.map_err(failed())?;
         let detail = format!("node {node} is the primary");
-        state::set_state(&**session, &flow, state::FlowState::Stopped, Some(&detail)).await.map_err(failed())?;
+        state::set_state(&**session, &flow, state::FlowState::Stopped, Some(&detail))
+            .await
+            .map_err(failed())?;
         let row = session.query_one(sql::INSERT_LSN, &[]).await.map_err(error())?;
         record.new_lsn = Some(SourceLsn::new(row.get::<_, PgLsn>(0).into()));
         if let Some(progress) = &progress {

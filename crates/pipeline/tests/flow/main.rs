@@ -4,5 +4,6 @@
 
 mod behaviour;
 mod faults;
+mod holding;
 mod stopping;
 mod world;

@@ -52,6 +52,7 @@ pub enum Operation {
 pub struct FakeError {
     class: FaultClass,
     side: Side,
+    kind: &'static str,
 }
 
 impl fmt::Display for FakeError {
@@ -70,7 +71,7 @@ impl Fault for FakeError {
         self.side
     }
     fn kind(&self) -> &'static str {
-        "scripted"
+        self.kind
     }
 }
 
@@ -123,6 +124,8 @@ pub struct State {
     pub yielded: usize,
     pub told: Vec<Told>,
     pub violations: Vec<String>,
+    /// The flow is held: the target refuses what lies behind this position.
+    pub refused_behind: Option<u64>,
     /// The target has so much work of its own to do.
     pub own_work: usize,
 }

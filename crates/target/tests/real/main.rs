@@ -7,6 +7,7 @@
 mod errors;
 mod fixture;
 mod full;
+mod holding;
 mod net;
 mod rows;
 mod session;

@@ -1,41 +1,9 @@
 //! The planned hand-over.
 
 use relevo_tests::relevo::PATIENCE;
-use relevo_tests::{Database, Nodes, Version, wait_until};
+use relevo_tests::{Nodes, Version, wait_until};
 
-use super::SCHEMA;
-
-/// What an ordinary session may try on a node that is not the primary.
-const WRITES: [&str; 7] = [
-    "INSERT INTO setting VALUES ('forbidden', '')",
-    "BEGIN READ WRITE; UPDATE purchase SET who = 'forbidden'; COMMIT",
-    "DELETE FROM measure_2025",
-    "INSERT INTO measure VALUES ('2026-02-02', 1, 1)",
-    "TRUNCATE logbook",
-    "COPY logbook (message) FROM PROGRAM 'echo forbidden'",
-    "CREATE TABLE forbidden AS SELECT 1 AS n",
-];
-
-/// A session that does not mind that sessions are read-only by default.
-async fn stubborn(nodes: &Nodes, node: &str) -> Database {
-    let session = nodes.node(node).connect("shop").await;
-    session.sql("SET default_transaction_read_only = off").await;
-    session
-}
-
-/// No ordinary session can write to the node.
-async fn refuses_writes(nodes: &Nodes, node: &str, primary: &str) {
-    for write in WRITES {
-        let session = stubborn(nodes, node).await;
-        let error = session.try_sql(write).await.expect_err(write);
-        let error = error.as_db_error().expect("the server's own error");
-        assert_eq!(error.code().code(), "25006", "{write}: {error}");
-        assert!(error.message().contains(&format!("node {primary} is")), "{write}: {error}");
-    }
-    let polite = nodes.node(node).connect("shop").await;
-    let error = polite.try_sql(WRITES[0]).await.expect_err("sessions are read-only by default");
-    assert_eq!(error.code().map(|code| code.code()), Some("25006"));
-}
+use super::{SCHEMA, refuses_writes, stubborn, writable};
 
 async fn there_and_back(first: Version, second: Version) {
     let (nodes, mut relevos) = Nodes::up(&[first, second], SCHEMA).await;
@@ -54,7 +22,9 @@ async fn there_and_back(first: Version, second: Version) {
     }
     let on_b = nodes.node("b").connect("shop").await;
     assert_eq!(on_b.value::<i64>("SELECT nextval('ticket')").await, 8, "sequences are exact");
-    nodes.sql("b", "INSERT INTO purchase (who) VALUES ('on b'); DELETE FROM setting WHERE name = 'before'").await;
+    nodes
+        .sql("b", "INSERT INTO purchase (who) VALUES ('on b'); DELETE FROM setting WHERE name = 'before'")
+        .await;
     nodes.settle("b", "a").await;
 
     nodes.run(&["switchover", "--to", "a", "--json"], 0).await;
@@ -65,7 +35,11 @@ async fn there_and_back(first: Version, second: Version) {
     nodes.settle("a", "b").await;
     let slots = "SELECT slot_name::text FROM pg_replication_slots ORDER BY 1";
     assert_eq!(nodes.node("a").column(slots).await, ["relevo_shop_b"]);
-    assert_eq!(nodes.node("b").column(slots).await, Vec::<String>::new(), "no slot is left that nobody reads");
+    assert_eq!(
+        nodes.node("b").column(slots).await,
+        Vec::<String>::new(),
+        "no slot is left that nobody reads"
+    );
 
     let history = nodes.run(&["history", "--json"], 0).await.json();
     let kinds: Vec<(&str, u64)> = history
@@ -117,10 +91,6 @@ async fn a_switchover_that_is_killed_after_any_step_is_finished_by_the_same_comm
     for relevo in relevos.values_mut() {
         relevo.terminate();
     }
-}
-
-async fn writable(nodes: &Nodes, node: &str) -> bool {
-    stubborn(nodes, node).await.try_sql("DELETE FROM setting WHERE name = 'no such'").await.is_ok()
 }
 
 /// Killed between fence and promotion, a switchover can also be taken back.

@@ -27,7 +27,8 @@ impl Eyes {
     pub fn open(cluster: &Cluster, end: &CancellationToken) -> Self {
         let words = Words::default();
         for node in cluster.nodes.keys() {
-            let (cluster, node, words, end) = (cluster.clone(), node.clone(), Arc::clone(&words), end.clone());
+            let (cluster, node, words, end) =
+                (cluster.clone(), node.clone(), Arc::clone(&words), end.clone());
             tokio::spawn(async move {
                 tokio::select! {
                     () = end.cancelled() => {}

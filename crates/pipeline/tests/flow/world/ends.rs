@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relevo_model::{
-    Applied, Batch, ChangeSource, ChangeTarget, FaultClass, Feedback, FlushProbe, Progress, Side,
+    Applied, Batch, ChangeSource, ChangeTarget, FaultClass, Feedback, FlushProbe, HELD, Progress, Side,
     SourceEvent, SourceLsn, TargetLsn, Timestamp, TransactionHeader, TransactionPart, Xid,
 };
 use relevo_pipeline::{Opened, Sessions};
@@ -17,7 +17,7 @@ use super::{Commit, FakeError, Item, Operation, State, Trouble, World};
 const OWN_WORK_PAUSE: Duration = Duration::from_millis(5);
 
 fn error(side: Side, class: FaultClass) -> FakeError {
-    FakeError { class, side }
+    FakeError { class, side, kind: "scripted" }
 }
 
 impl World {
@@ -233,6 +233,9 @@ impl ChangeTarget for FakeTarget {
                 return Err(error(Side::Target, FaultClass::Transient));
             }
             let Some(position) = batch.position else { return Ok(None) };
+            if state.refused_behind.is_some_and(|at| position.as_u64() > at) {
+                return Err(FakeError { kind: HELD, ..error(Side::Target, FaultClass::Transient) });
+            }
             self.commit(&batch, position, state);
             Ok(state.async_commit.then(|| TargetLsn::new(state.wal)))
         })?;

@@ -1,0 +1,223 @@
+//! The primary is lost, and comes back.
+
+use std::time::Duration;
+
+use relevo_tests::relevo::PATIENCE;
+use relevo_tests::{Nodes, Version, wait_until};
+use serde_json::Value;
+
+use super::ledger::{Clients, LEDGER, judge_with};
+use super::{SCHEMA, refuses_writes, writable};
+
+/// What b does not get to see: its Relevo is stopped before.
+const UNSENT: &str = "
+INSERT INTO setting VALUES ('only on a', '1');
+UPDATE setting SET value = 'changed on a alone' WHERE name = 'setting 1';
+DELETE FROM setting WHERE name = 'setting 2';
+UPDATE setting SET name = 'moved on a' WHERE name = 'setting 3';
+INSERT INTO purchase (who) VALUES ('only on a');
+UPDATE measure SET n = n + 10000 WHERE n = 5;
+INSERT INTO logbook (message) VALUES ('only on a');
+";
+/// What the new primary does meanwhile, some of it to the same rows.
+const SINCE: &str = "
+UPDATE setting SET value = 'changed on b' WHERE name IN ('setting 1', 'setting 2', 'setting 4');
+DELETE FROM setting WHERE name = 'setting 3';
+INSERT INTO setting VALUES ('only on a', 'now from b'), ('new on b', '2');
+INSERT INTO purchase (who) VALUES ('on b');
+UPDATE measure SET value = -1 WHERE n IN (5, 6);
+INSERT INTO logbook (message) VALUES ('on b');
+";
+
+/// Stops the flow into b, lets a write, and gives the role to b. Returns the Relevos, that of b running.
+async fn parted(versions: &[Version], unsent: &str) -> (Nodes, relevo_tests::Relevo, relevo_tests::Relevo) {
+    let (nodes, mut relevos) = Nodes::up(versions, SCHEMA).await;
+    let (mut of_a, mut of_b) = (relevos.remove("a").unwrap(), relevos.remove("b").unwrap());
+    nodes.caught_up("a", "b").await;
+    of_a.kill();
+    of_b.kill();
+    nodes.sql("a", unsent).await;
+    nodes.node("a").stop();
+    let done = nodes.run(&["failover", "--to", "b"], 0).await;
+    assert!(done.stdout.contains("b is the primary since epoch 2"), "{}", done.stdout);
+    assert!(done.stdout.contains("Applied from a: everything up to "), "{}", done.stdout);
+    assert!(done.stdout.contains("relevo rejoin a"), "{}", done.stdout);
+    of_b.restart();
+    (nodes, of_a, of_b)
+}
+
+async fn comes_back(versions: &[Version], unsent: &str, since: &str) -> Vec<Value> {
+    let (nodes, mut of_a, mut of_b) = parted(versions, unsent).await;
+    nodes.sql("b", since).await;
+    nodes.node("a").start().await;
+    of_a.restart();
+    let stale = of_a
+        .wait_for_status("the stale primary is found out", PATIENCE, |s| {
+            s["state"] == "failed" && s["state_detail"].to_string().contains("relevo rejoin a")
+        })
+        .await;
+    assert_eq!((&stale["role"], &stale["epoch"]), (&"standby".into(), &2.into()), "{stale}");
+    assert_eq!(of_a.metrics().await.value("relevo_stale_primary"), 1.0);
+    refuses_writes(&nodes, "a", "a").await;
+
+    let done = nodes.run(&["rejoin", "a", "--json"], 0).await.json();
+    let file = done["salvage"]["file"].as_str().expect("a salvage file");
+    let lines = std::fs::read_to_string(file).expect("the salvage file");
+    let transactions: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(done["salvage"]["transactions"], transactions.len(), "{done}");
+    nodes.settle("b", "a").await;
+    of_a.wait_until_streaming().await;
+    assert_eq!(of_a.metrics().await.value("relevo_stale_primary"), 0.0);
+    refuses_writes(&nodes, "a", "b").await;
+    nodes.run(&["verify"], 0).await;
+    nodes.sql("b", "INSERT INTO purchase (who) VALUES ('after the return')").await;
+    nodes.settle("b", "a").await;
+    let slots = "SELECT slot_name::text FROM pg_replication_slots ORDER BY 1";
+    assert_eq!(nodes.node("a").column(slots).await, Vec::<String>::new());
+    // And it is as good a standby as any.
+    nodes.run(&["switchover", "--to", "a"], 0).await;
+    nodes.sql("a", "INSERT INTO purchase (who) VALUES ('on a again')").await;
+    nodes.settle("a", "b").await;
+    of_a.terminate();
+    of_b.terminate();
+    transactions
+}
+
+#[tokio::test]
+async fn an_old_primary_comes_back_without_a_copy_and_what_only_it_had_is_in_the_file() {
+    let salvaged = comes_back(&[Version::V15, Version::V15], UNSENT, SINCE).await;
+    assert_eq!(salvaged.len(), 7, "{salvaged:?}");
+    assert_eq!(salvaged[0]["changes"][0]["new"]["name"], "only on a");
+    assert_eq!(salvaged[2]["changes"][0]["op"], "delete");
+    assert_eq!(salvaged[3]["changes"][0]["old"]["name"], "setting 3");
+    assert_eq!(salvaged[6]["changes"][0]["new"]["message"], "only on a");
+}
+
+#[tokio::test]
+async fn an_old_primary_comes_back_although_tables_were_truncated_on_either_side() {
+    let unsent = "TRUNCATE setting; INSERT INTO setting VALUES ('setting 1', 'alone'); TRUNCATE logbook";
+    let since =
+        "TRUNCATE purchase; INSERT INTO setting VALUES ('new on b', '2'); UPDATE setting SET value = '' ";
+    let salvaged = comes_back(&[Version::V14, Version::V16], unsent, since).await;
+    assert_eq!(salvaged[0]["changes"][0]["op"], "truncate");
+}
+
+#[tokio::test]
+async fn an_old_primary_that_has_nothing_of_its_own_just_follows() {
+    let salvaged = comes_back(&[Version::V17, Version::V18], "", SINCE).await;
+    assert!(salvaged.is_empty(), "{salvaged:?}");
+}
+
+/// Rejoin is killed after every step, and typed again.
+#[tokio::test]
+async fn a_rejoin_that_is_killed_after_any_step_is_finished_by_the_same_command() {
+    let (nodes, mut of_a, mut of_b) = parted(&[Version::V15, Version::V15], UNSENT).await;
+    nodes.sql("b", SINCE).await;
+    nodes.node("a").start().await;
+    of_a.restart();
+    of_a.wait_for_state("failed").await;
+    let mut round = 0;
+    loop {
+        let steps = nodes.steps(&["rejoin", "a"]).await;
+        if steps.is_empty() {
+            break;
+        }
+        round += 1;
+        assert!(round < 10, "rejoin never ends: {steps:?}");
+        let command = nodes.command(&["rejoin", "a", "--kill-after-step", "1"]);
+        // The last step salvage alone does not count: it is taken again, because what it knows dies with it.
+        let kill_at = if steps[0] == "salvage" { "2" } else { "1" };
+        let command = if kill_at == "2" {
+            drop(command);
+            nodes.command(&["rejoin", "a", "--kill-after-step", "2"])
+        } else {
+            command
+        };
+        let killed = tokio::task::spawn_blocking(move || command.finish_within(PATIENCE)).await.unwrap();
+        assert_eq!(killed.code, None, "{killed:?}");
+    }
+    nodes.run(&["rejoin", "a"], 0).await;
+    nodes.settle("b", "a").await;
+    of_a.terminate();
+    of_b.terminate();
+}
+
+/// Killed after any step of a failover, the same command finishes.
+#[tokio::test]
+async fn a_failover_that_is_killed_after_any_step_is_finished_by_the_same_command() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V16, Version::V15], SCHEMA).await;
+    nodes.caught_up("a", "b").await;
+    nodes.node("a").crash();
+    let steps = nodes.steps(&["failover", "--to", "b"]).await;
+    let promote = steps.iter().position(|step| step == "promote").unwrap();
+    for step in 1..=promote {
+        let kill_after = step.to_string();
+        let command = nodes.command(&["failover", "--to", "b", "--kill-after-step", &kill_after]);
+        let killed = tokio::task::spawn_blocking(move || command.finish_within(PATIENCE)).await.unwrap();
+        assert_eq!(killed.code, None, "{killed:?}");
+        assert!(!writable(&nodes, "b").await, "after step {step} ({})", steps[step - 1]);
+    }
+    nodes.run(&["failover", "--to", "b"], 0).await;
+    assert!(writable(&nodes, "b").await);
+    nodes.run(&["failover", "--to", "b"], 0).await;
+    for relevo in relevos.values_mut() {
+        relevo.kill();
+    }
+}
+
+/// Only the primary's Relevo is dead, or it cannot be reached from here: a failover that would lose writes is refused.
+#[tokio::test]
+async fn a_failover_is_refused_while_the_primary_takes_writes_and_forced_it_fences_first() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15], SCHEMA).await;
+    relevos.get_mut("a").unwrap().kill();
+    let refused = nodes.run(&["failover", "--to", "b"], 3).await;
+    assert!(refused.stderr.contains("relevo switchover --to b"), "{}", refused.stderr);
+    assert!(writable(&nodes, "a").await);
+    nodes.run(&["failover", "--to", "b", "--force"], 0).await;
+    assert!(writable(&nodes, "b").await && !writable(&nodes, "a").await);
+    nodes.run(&["failover", "--to", "a"], 3).await;
+    relevos.get_mut("a").unwrap().restart();
+    nodes.run(&["rejoin", "a"], 0).await;
+    nodes.settle("b", "a").await;
+    for relevo in relevos.values_mut() {
+        relevo.terminate();
+    }
+}
+
+/// Nothing that the standby had is lost, and the file and the new primary together hold every acknowledged commit.
+#[tokio::test]
+async fn a_primary_that_is_killed_under_load_loses_nothing_that_is_not_in_the_file() {
+    for round in 0..relevo_tests::soak_factor().min(10) {
+        let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15], LEDGER).await;
+        let clients = Clients::start(&nodes.application(), 4);
+        wait_until("clients write", PATIENCE, async || {
+            nodes.node("b").value::<i64>("SELECT count(*) FROM ledger").await > 200
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(u64::from(round) * 37)).await;
+        nodes.node("a").crash();
+        nodes.run(&["failover", "--to", "b"], 0).await;
+        let before: i64 = nodes.node("b").value("SELECT count(*) FROM ledger").await;
+        wait_until("writes on the new primary", PATIENCE, async || {
+            nodes.node("b").value::<i64>("SELECT count(*) FROM ledger").await > before + 100
+        })
+        .await;
+        nodes.node("a").start().await;
+        let done = nodes.run(&["rejoin", "a", "--json"], 0).await.json();
+        let told = clients.finish().await;
+        nodes.settle("b", "a").await;
+        let file = std::fs::read_to_string(done["salvage"]["file"].as_str().expect("a file")).unwrap();
+        let saved = file.lines().flat_map(|line| {
+            let transaction: Value = serde_json::from_str(line).unwrap();
+            let changes = transaction["changes"].as_array().unwrap().clone();
+            changes
+                .into_iter()
+                .filter(|change| change["table"] == "public.ledger" && change["op"] == "insert")
+        });
+        let saved = saved.map(|change| change["new"]["n"].as_str().unwrap().parse().unwrap()).collect();
+        judge_with(&nodes, "b", &told, &saved).await;
+        for relevo in relevos.values_mut() {
+            relevo.terminate();
+        }
+    }
+}

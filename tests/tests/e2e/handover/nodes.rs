@@ -1,0 +1,106 @@
+//! More than two nodes, hooks, and clients that find the primary.
+
+use std::process::Command;
+
+use relevo_tests::install::newest_client_bin;
+use relevo_tests::relevo::PATIENCE;
+use relevo_tests::{Nodes, Version, wait_until};
+
+use super::SCHEMA;
+
+#[tokio::test]
+async fn the_other_standbys_follow_the_new_primary_without_a_copy() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V16, Version::V15], SCHEMA).await;
+    let attempts = "SELECT copy_attempt FROM relevo.flow WHERE name = 'shop_c'";
+    nodes.run(&["switchover", "--to", "b"], 0).await;
+    nodes.sql("b", "INSERT INTO purchase (who) VALUES ('on b')").await;
+    nodes.settle("b", "a").await;
+    nodes.settle("b", "c").await;
+    nodes.run(&["switchover", "--to", "c"], 0).await;
+    nodes.sql("c", "INSERT INTO purchase (who) VALUES ('on c')").await;
+    nodes.settle("c", "a").await;
+    nodes.settle("c", "b").await;
+    assert_eq!(nodes.node("c").value::<i32>(attempts).await, 1, "copied once");
+    nodes.caught_up("c", "a").await;
+    nodes.caught_up("c", "b").await;
+
+    // The primary is lost: whoever has the same rows as the new one follows it.
+    nodes.node("c").crash();
+    nodes.run(&["failover", "--to", "a"], 0).await;
+    nodes.sql("a", "INSERT INTO purchase (who) VALUES ('on a')").await;
+    nodes.settle("a", "b").await;
+    nodes.node("c").start().await;
+    nodes.run(&["rejoin", "c"], 0).await;
+    nodes.settle("a", "c").await;
+    for relevo in relevos.values_mut() {
+        relevo.terminate();
+    }
+}
+
+/// A standby that was away during a switchover goes on by itself when it is back.
+#[tokio::test]
+async fn a_standby_that_was_away_follows_the_new_primary_when_it_is_back() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15, Version::V15], SCHEMA).await;
+    relevos.get_mut("c").unwrap().kill();
+    nodes.sql("a", "INSERT INTO purchase (who) VALUES ('while c is away')").await;
+    nodes.run(&["switchover", "--to", "b"], 0).await;
+    nodes.sql("b", "INSERT INTO purchase (who) VALUES ('on b')").await;
+    relevos.get_mut("c").unwrap().restart();
+    nodes.settle("b", "c").await;
+    nodes.settle("b", "a").await;
+    for relevo in relevos.values_mut() {
+        relevo.terminate();
+    }
+}
+
+/// The manual's way for libpq: several hosts, and target_session_attrs=read-write.
+#[tokio::test]
+async fn psql_follows_the_primary_and_hooks_are_told() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15], SCHEMA).await;
+    let told = nodes.folder().join("hooks");
+    let hook = format!(
+        "echo $RELEVO_HOOK $RELEVO_HANDOVER $RELEVO_OLD_PRIMARY $RELEVO_NEW_PRIMARY $RELEVO_EPOCH >> '{}'",
+        told.display()
+    );
+    nodes.configure(&format!("[hooks]\non_fence = \"{hook}\"\non_promote = \"{hook}\"\n"));
+    let ports = format!("{},{}", nodes.node("a").port(), nodes.node("b").port());
+    let port_of_primary = || {
+        let url = format!(
+            "host=127.0.0.1,127.0.0.1 port={ports} user=postgres dbname=shop target_session_attrs=read-write"
+        );
+        let output = Command::new(newest_client_bin().join("psql"))
+            .args([&url, "-XAtc", "SELECT current_setting('port')"])
+            .env("PGPASSWORD", relevo_tests::PASSWORD)
+            .output()
+            .expect("psql");
+        String::from_utf8(output.stdout).expect("a port").trim().to_owned()
+    };
+    assert_eq!(port_of_primary(), nodes.node("a").port().to_string());
+    nodes.run(&["switchover", "--to", "b"], 0).await;
+    assert_eq!(port_of_primary(), nodes.node("b").port().to_string());
+    let told = std::fs::read_to_string(told).expect("the hooks were run");
+    assert_eq!(told, "on_fence switchover a b 2\non_promote switchover a b 2\n");
+    for relevo in relevos.values_mut() {
+        relevo.terminate();
+    }
+}
+
+/// The standby's own Relevo was never there before: it learns from the others what it is.
+#[tokio::test]
+async fn a_node_that_was_not_reached_by_init_learns_from_the_others() {
+    let nodes = Nodes::start(&[Version::V15, Version::V15]).await;
+    nodes.node("a").sql(SCHEMA).await;
+    nodes.node("b").stop();
+    let done = nodes.run(&["init", "--primary", "a"], 0).await;
+    assert!(done.stdout.contains("b: not reached"), "{}", done.stdout);
+    nodes.node("b").start().await;
+    let mut relevo = nodes.relevo("b");
+    relevo.wait_until_streaming().await;
+    let status = nodes.command(&["status", "--json"]).finish().expect_code(0).json();
+    assert_eq!((&status["name"], &status["state"]), (&"shop_b".into(), &"streaming".into()), "{status}");
+    wait_until("guarded", PATIENCE, async || {
+        nodes.node("b").value::<bool>("SELECT fenced FROM relevo.node").await
+    })
+    .await;
+    relevo.terminate();
+}
