@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use relevo_catalog::TableKind;
+use relevo_catalog::{TableKind, TableName};
 use relevo_connect::SqlSession;
 use relevo_model::Side;
 use relevo_state::{self as state, CopiedRange};
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::ranges::{Range, cut, part_bytes};
 use super::work::Outcome;
 use super::worker::Worker;
 use super::{Engine, Table};
-use crate::plan::{copied_columns, not_empty, only};
+use crate::format::{ColumnType, Described, Format, why_text};
+use crate::plan::{TableJob, copied_columns, not_empty, only};
 use crate::pump::{Copied, Pump};
 use crate::session::{begin, check_attempt, commit, roll_back};
 use crate::unchanged::hold_table;
@@ -23,6 +25,9 @@ use crate::{CopyEvent, SnapshotError, sql};
 
 /// A table below this is not emptied for its own sake: writing its rows frozen would win less than TRUNCATE costs.
 const FREEZE_BYTES: u64 = 1 << 20;
+
+/// A table below this goes as text: asking whether it could go in binary would cost more than that wins.
+const BINARY_BYTES: u64 = 1 << 20;
 
 /// Begins a transaction of the source that sees what the snapshot shows.
 pub(crate) async fn import_snapshot(source: &SqlSession, name: &str) -> Result<(), SnapshotError> {
@@ -238,13 +243,21 @@ impl Engine<'_> {
         frozen: bool,
     ) -> Result<Copied, SnapshotError> {
         let (job, name) = (table.job, &table.job.table);
+        let format = format(source, target, job).await?;
         let copy_out = match range {
-            None => sql::copy_out(name, &job.columns, job.partitioned),
-            Some(range) => sql::copy_out_range(name, &job.columns, (range.first, range.end)),
+            None => sql::copy_out(name, &job.columns, job.partitioned, format),
+            Some(range) => sql::copy_out_range(name, &job.columns, (range.first, range.end), format),
         };
-        let copy_in = sql::copy_in(name, &job.columns, frozen);
-        let (from, to) = (Arc::clone(source), Arc::clone(target));
-        let pump = Pump { source: from, target: to, copy_out, copy_in, table: name.to_string() };
+        let copy_in = sql::copy_in(name, &job.columns, frozen, format);
+        let pump = Pump {
+            source: Arc::clone(source),
+            target: Arc::clone(target),
+            copy_out,
+            copy_in,
+            format,
+            columns: job.columns.len(),
+            table: name.to_string(),
+        };
         let told = (AtomicU64::new(0), AtomicU64::new(0));
         let progress = |rows, bytes| {
             told.0.fetch_add(rows, Ordering::Relaxed);
@@ -282,6 +295,34 @@ impl Engine<'_> {
             .map_err(SnapshotError::target_sql("ending a transaction"))?;
         commit(target).await
     }
+}
+
+/// In which format the table's rows are to travel. Both sides have a transaction open, in which the source's table is
+/// locked; the target's is now, so that what was found out holds until the rows are there.
+async fn format(source: &SqlSession, target: &SqlSession, job: &TableJob) -> Result<Format, SnapshotError> {
+    let name = &job.table;
+    if job.estimated_bytes < BINARY_BYTES {
+        return Ok(Format::Text);
+    }
+    let holding = SnapshotError::target_sql(format!("locking {name}"));
+    target.prepare(&sql::hold_definition(name)).await.map_err(holding)?;
+    let (here, there) =
+        tokio::try_join!(described(source, Side::Source, name), described(target, Side::Target, name))?;
+    let reason = why_text(&job.columns, &here, &there);
+    tracing::debug!(table = %name, reason, binary = reason.is_none(), "copy: format of the rows");
+    Ok(if reason.is_none() { Format::Binary } else { Format::Text })
+}
+
+async fn described(session: &SqlSession, side: Side, table: &TableName) -> Result<Described, SnapshotError> {
+    let rows = session
+        .query(sql::COLUMN_TYPES, &[&table.quoted()])
+        .await
+        .map_err(SnapshotError::sql(side, format!("reading the columns of {table}")))?;
+    let column = |row: &Row| ColumnType { name: row.get(1), type_oid: row.get(2), modifier: row.get(3) };
+    Ok(Described {
+        major: rows.first().map_or(0, |row| row.get(0)),
+        columns: rows.iter().map(column).collect(),
+    })
 }
 
 async fn end_source(source: &SqlSession, table: &Table<'_>) -> Result<(), SnapshotError> {
