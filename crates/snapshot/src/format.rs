@@ -13,26 +13,35 @@ pub(crate) enum Format {
 
 /// A table's column, as one server describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ColumnType {
+pub(crate) struct Column {
     /// The column's name.
     pub(crate) name: String,
     /// `pg_attribute.atttypid`.
     pub(crate) type_oid: u32,
     /// `pg_attribute.atttypmod`.
     pub(crate) modifier: i32,
+    /// Its values are computed from others, and not copied.
+    pub(crate) generated: bool,
 }
 
-/// What decides about the format on one side.
+/// A table, as one server describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Described {
     /// The server's major version, such as 15.
     pub(crate) major: i32,
-    /// The table's columns, in any order.
-    pub(crate) columns: Vec<ColumnType>,
+    /// The table is partitioned.
+    pub(crate) partitioned: bool,
+    /// The table's columns, in their order.
+    pub(crate) columns: Vec<Column>,
 }
 
 impl Described {
-    fn column(&self, name: &str) -> Option<&ColumnType> {
+    /// The names of the columns whose values are copied.
+    pub(crate) fn copied(&self) -> impl Iterator<Item = &String> {
+        self.columns.iter().filter(|column| !column.generated).map(|column| &column.name)
+    }
+
+    fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
     }
 }
@@ -115,12 +124,11 @@ mod tests {
     use super::*;
 
     fn table(major: i32, columns: &[(&str, u32, i32)]) -> Described {
-        let column = |&(name, type_oid, modifier): &(&str, u32, i32)| ColumnType {
-            name: name.to_owned(),
-            type_oid,
-            modifier,
+        let column = |&(name, type_oid, modifier): &(&str, u32, i32)| {
+            let generated = name.starts_with("generated");
+            Column { name: name.to_owned(), type_oid, modifier, generated }
         };
-        Described { major, columns: columns.iter().map(column).collect() }
+        Described { major, partitioned: false, columns: columns.iter().map(column).collect() }
     }
 
     fn names(columns: &[&str]) -> Vec<String> {
@@ -177,6 +185,14 @@ mod tests {
         assert!(!is_binary(&["a"], &table(17, &[]), &source));
         // Columns that are not copied do not count.
         assert!(is_binary(&["b"], &source, &with((Type::TEXT.oid(), -1), int8)));
+    }
+
+    #[test]
+    fn generated_columns_are_not_copied() {
+        let int4 = Type::INT4.oid();
+        let source = table(18, &[("a", int4, -1), ("generated", Type::MONEY.oid(), -1), ("b", int4, -1)]);
+        assert_eq!(source.copied().collect::<Vec<_>>(), ["a", "b"]);
+        assert!(is_binary(&["a", "b"], &source, &source));
     }
 
     #[test]

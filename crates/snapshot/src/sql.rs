@@ -75,11 +75,15 @@ CROSS JOIN LATERAL (SELECT t.oid UNION SELECT p.relid FROM pg_catalog.pg_partiti
 JOIN pg_catalog.pg_class AS c ON c.oid = part.oid
 WHERE n.nspname = $1";
 
-/// The server's major version and the columns of a table, with their types. A parameter: its name, quoted.
-pub(crate) const COLUMN_TYPES: &str = "
-SELECT pg_catalog.current_setting('server_version_num')::int4 / 10000, attname::text, atttypid, atttypmod
-FROM pg_catalog.pg_attribute
-WHERE attrelid = pg_catalog.to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+/// How a table is built: the server's major version, whether the table is partitioned, and a row for each of its columns,
+/// in their order: name, type, modifier, and whether it is generated. A parameter: the table's name, quoted.
+pub(crate) const DESCRIPTION: &str = "
+SELECT pg_catalog.current_setting('server_version_num')::int4 / 10000, c.relkind = 'p',
+       a.attname::text, a.atttypid, a.atttypmod, a.attgenerated <> ''
+FROM pg_catalog.pg_class AS c
+LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p')
+ORDER BY a.attnum";
 
 /// The parts of a partitioned table, itself included. A parameter: its name, quoted.
 pub(crate) const PARTITION_TREE: &str = "

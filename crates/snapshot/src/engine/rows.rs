@@ -5,19 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use relevo_catalog::{TableKind, TableName};
+use relevo_catalog::TableKind;
 use relevo_connect::SqlSession;
-use relevo_model::Side;
 use relevo_state::{self as state, CopiedRange};
-use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
+use super::describe::{described_as_planned, format};
 use super::ranges::{Range, cut, part_bytes};
 use super::work::Outcome;
 use super::worker::Worker;
 use super::{Engine, Table};
-use crate::format::{ColumnType, Described, Format, why_text};
-use crate::plan::{TableJob, copied_columns, not_empty, only};
+use crate::format::Described;
+use crate::plan::{not_empty, only};
 use crate::pump::{Copied, Pump};
 use crate::session::{begin, check_attempt, commit, roll_back};
 use crate::unchanged::hold_table;
@@ -25,9 +24,6 @@ use crate::{CopyEvent, SnapshotError, sql};
 
 /// A table below this is not emptied for its own sake: writing its rows frozen would win less than TRUNCATE costs.
 const FREEZE_BYTES: u64 = 1 << 20;
-
-/// A table below this goes as text: asking whether it could go in binary would cost more than that wins.
-const BINARY_BYTES: u64 = 1 << 20;
 
 /// Begins a transaction of the source that sees what the snapshot shows.
 pub(crate) async fn import_snapshot(source: &SqlSession, name: &str) -> Result<(), SnapshotError> {
@@ -54,7 +50,7 @@ impl Worker<'_, '_> {
             }
         }
         engine.table_started(table);
-        let parts = engine.look_at_source(source, table).await?;
+        let (here, parts) = engine.look_at_source(source, table).await?;
         // By itself, so that it is seen meanwhile.
         state::mark_copying(&***target, flow, table.key().0, table.key().1)
             .await
@@ -69,7 +65,7 @@ impl Worker<'_, '_> {
             engine.commit_flushed(target).await?;
             return Ok(Outcome::Split(parts));
         }
-        let copied = engine.pump(source, target, table, None, frozen).await?;
+        let copied = engine.pump((source, &here), target, table, (None, frozen)).await?;
         let counts = (signed(copied.stored_rows), signed(copied.bytes));
         state::mark_copied(&***target, flow, table.key(), engine.snapshot.lsn, counts)
             .await
@@ -96,6 +92,7 @@ impl Worker<'_, '_> {
             end_source(source, table).await?;
             return Ok(Outcome::Rewritten);
         }
+        let here = described_as_planned(source, table.job).await?;
         let first_block = signed(range.first);
         begin(target).await?;
         if !state::begin_range(&***target, flow, table.key(), first_block)
@@ -107,7 +104,7 @@ impl Worker<'_, '_> {
             roll_back(target).await?;
             return Ok(Outcome::Done);
         }
-        let copied = engine.pump(source, target, table, Some(range), false).await?;
+        let copied = engine.pump((source, &here), target, table, (Some(range), false)).await?;
         let note = CopiedRange { first_block, rows: signed(copied.stored_rows), bytes: signed(copied.bytes) };
         state::finish_range(&***target, flow, table.key(), note).await.map_err(SnapshotError::state)?;
         check_attempt(target, flow, engine.attempt).await?;
@@ -161,43 +158,30 @@ impl Engine<'_> {
         self.observer.event(CopyEvent::TableFinished { table: &table.job.table, rows, bytes, elapsed });
     }
 
-    /// Opens the snapshot on the source, keeps the table's definition as it is, and says in which parts it is to be
-    /// copied.
+    /// Opens the snapshot on the source, keeps the table's definition as it is, and says how it is built and in which
+    /// parts it is to be copied.
     async fn look_at_source(
         &self,
         source: &SqlSession,
         table: &Table<'_>,
-    ) -> Result<Vec<Range>, SnapshotError> {
+    ) -> Result<(Described, Vec<Range>), SnapshotError> {
         let job = table.job;
         // A transaction for each table, so that a lock on the source is held no longer than its rows are read.
         import_snapshot(source, &self.snapshot.name).await?;
         hold_table(source, self.sessions, job).await?;
-        self.check_unchanged(source, table).await?;
+        let here = described_as_planned(source, job).await?;
         let options = self.sessions.options;
         let part_bytes = part_bytes(options.split, options.jobs.get(), job.estimated_bytes, self.all_bytes);
-        let Some(part_bytes) = part_bytes.filter(|_| !job.partitioned) else { return Ok(Vec::new()) };
+        let Some(part_bytes) = part_bytes.filter(|_| !job.partitioned) else {
+            return Ok((here, Vec::new()));
+        };
         let row = source
             .query_one(sql::SIZE_NOW, &[&job.table.quoted()])
             .await
             .map_err(SnapshotError::source_sql("measuring the table"))?;
         let (file, blocks): (u32, i64) = (row.get(0), row.get(1));
         let blocks = u64::try_from(blocks).unwrap_or(0);
-        Ok(cut(blocks, job.estimated_bytes, part_bytes, file))
-    }
-
-    /// The plan was made before the snapshot. A column that came in between would be in the stream, but not in the
-    /// copied rows.
-    async fn check_unchanged(&self, source: &SqlSession, table: &Table<'_>) -> Result<(), SnapshotError> {
-        let job = table.job;
-        let now =
-            relevo_catalog::table(source, &job.table).await.map_err(SnapshotError::catalog(Side::Source))?;
-        let change = match now {
-            None => "it is gone",
-            Some(now) if copied_columns(&now) != job.columns => "its columns are others",
-            Some(now) if (now.kind == TableKind::Partitioned) != job.partitioned => "its kind is another",
-            Some(_) => return Ok(()),
-        };
-        Err(SnapshotError::TableChanged { table: job.table.to_string(), change: change.to_owned() })
+        Ok((here, cut(blocks, job.estimated_bytes, part_bytes, file)))
     }
 
     /// Removes what an earlier attempt has left, in the open transaction; nobody else writes the table until it ends.
@@ -236,14 +220,13 @@ impl Engine<'_> {
     /// Brings rows into the open transaction of the target, and ends that of the source.
     async fn pump(
         &self,
-        source: &Arc<SqlSession>,
+        (source, here): (&Arc<SqlSession>, &Described),
         target: &Arc<SqlSession>,
         table: &Table<'_>,
-        range: Option<Range>,
-        frozen: bool,
+        (range, frozen): (Option<Range>, bool),
     ) -> Result<Copied, SnapshotError> {
         let (job, name) = (table.job, &table.job.table);
-        let format = format(source, target, job).await?;
+        let format = format(here, target, job).await?;
         let copy_out = match range {
             None => sql::copy_out(name, &job.columns, job.partitioned, format),
             Some(range) => sql::copy_out_range(name, &job.columns, (range.first, range.end), format),
@@ -295,34 +278,6 @@ impl Engine<'_> {
             .map_err(SnapshotError::target_sql("ending a transaction"))?;
         commit(target).await
     }
-}
-
-/// In which format the table's rows are to travel. Both sides have a transaction open, in which the source's table is
-/// locked; the target's is now, so that what was found out holds until the rows are there.
-async fn format(source: &SqlSession, target: &SqlSession, job: &TableJob) -> Result<Format, SnapshotError> {
-    let name = &job.table;
-    if job.estimated_bytes < BINARY_BYTES {
-        return Ok(Format::Text);
-    }
-    let holding = SnapshotError::target_sql(format!("locking {name}"));
-    target.prepare(&sql::hold_definition(name)).await.map_err(holding)?;
-    let (here, there) =
-        tokio::try_join!(described(source, Side::Source, name), described(target, Side::Target, name))?;
-    let reason = why_text(&job.columns, &here, &there);
-    tracing::debug!(table = %name, reason, binary = reason.is_none(), "copy: format of the rows");
-    Ok(if reason.is_none() { Format::Binary } else { Format::Text })
-}
-
-async fn described(session: &SqlSession, side: Side, table: &TableName) -> Result<Described, SnapshotError> {
-    let rows = session
-        .query(sql::COLUMN_TYPES, &[&table.quoted()])
-        .await
-        .map_err(SnapshotError::sql(side, format!("reading the columns of {table}")))?;
-    let column = |row: &Row| ColumnType { name: row.get(1), type_oid: row.get(2), modifier: row.get(3) };
-    Ok(Described {
-        major: rows.first().map_or(0, |row| row.get(0)),
-        columns: rows.iter().map(column).collect(),
-    })
 }
 
 async fn end_source(source: &SqlSession, table: &Table<'_>) -> Result<(), SnapshotError> {
