@@ -130,6 +130,17 @@ pub enum SnapshotError {
         /// Rows that the target stored.
         stored: u64,
     },
+    /// What the source sent are not rows in the format that was asked for.
+    #[error(
+        "source: the rows of {table} could not be read: {problem}; nothing of them was stored, and the copy begins \
+         again; if this repeats, what stands between Relevo and the source changes what it passes on"
+    )]
+    Malformed {
+        /// The table.
+        table: String,
+        /// What is wrong with them.
+        problem: String,
+    },
     /// Another attempt to copy has begun; this one must not write any more.
     #[error(
         "target: attempt {attempt} to copy the flow was given up, because attempt {latest} has begun since"
@@ -192,9 +203,10 @@ impl Fault for SnapshotError {
             Self::State { source, .. } => source.sql_error().map_or(FaultClass::Blocked, classify),
             Self::Catalog { source, .. } => source.class(),
             Self::Refused { .. } => FaultClass::Refused,
-            Self::PgDumpMissing { .. } | Self::PgDumpTooOld { .. } | Self::RowCount { .. } => {
-                FaultClass::Blocked
-            }
+            Self::PgDumpMissing { .. }
+            | Self::PgDumpTooOld { .. }
+            | Self::RowCount { .. }
+            | Self::Malformed { .. } => FaultClass::Blocked,
             // It says so in words only.
             Self::PgDumpFailed { stderr, .. } if stderr.contains("connection") => FaultClass::Transient,
             Self::PgDumpFailed { .. } => FaultClass::Blocked,
@@ -219,7 +231,8 @@ impl Fault for SnapshotError {
             | Self::PgDumpTooOld { .. }
             | Self::PgDumpFailed { .. }
             | Self::SnapshotGone { .. }
-            | Self::TableChanged { .. } => Side::Source,
+            | Self::TableChanged { .. }
+            | Self::Malformed { .. } => Side::Source,
         }
     }
 
@@ -237,6 +250,7 @@ impl Fault for SnapshotError {
             Self::SnapshotGone { .. } => "snapshot_gone",
             Self::TableChanged { .. } => "table_changed",
             Self::RowCount { .. } => "row_count",
+            Self::Malformed { .. } => "malformed_rows",
             Self::Superseded { .. } => "copy_superseded",
             Self::Stopped => "stopped",
         }

@@ -78,7 +78,7 @@ pub enum CopyEvent<'a> {
         table: &'a TableName,
         /// Rows since the last such event.
         rows: u64,
-        /// Bytes of COPY text since the last such event.
+        /// Bytes of rows, as COPY writes them, since the last such event.
         bytes: u64,
     },
     /// The table's rows are committed.
@@ -87,7 +87,7 @@ pub enum CopyEvent<'a> {
         table: &'a TableName,
         /// All its rows.
         rows: u64,
-        /// All bytes of COPY text.
+        /// All bytes of its rows, as COPY writes them.
         bytes: u64,
         /// How long it took.
         elapsed: Duration,
@@ -98,7 +98,7 @@ pub enum CopyEvent<'a> {
         table: &'a TableName,
         /// So many rows.
         rows: u64,
-        /// So many bytes of COPY text.
+        /// So many bytes of rows, as COPY writes them.
         bytes: u64,
     },
     /// The table has its rows, its own indexes and keys, and statistics. Foreign keys, triggers and whatever else is

@@ -1,27 +1,21 @@
-//! Rows from one COPY into another: bytes pass as they are, memory is bounded, and a target that refuses a row is
-//! noticed soon.
+//! Rows from one COPY into another: rows pass as they are, memory is bounded, and a target that refuses a row is noticed
+//! soon. What a row is, and where the bytes are cut, is decided by pure code.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use relevo_connect::SqlSession;
 use tokio::task::JoinHandle;
 use tokio_postgres::{CopyInSink, CopyOutStream, Error};
 
 use crate::SnapshotError;
+use crate::format::Format;
+use crate::packing::Packing;
 use crate::session::explain;
-
-/// How many bytes are sent to the target at once. A single row that is longer goes alone.
-const CHUNK_BYTES: usize = 128 * 1024;
-
-/// How many bytes one COPY into the target takes. The server's verdict is only seen at a COPY's end, so a large
-/// table goes in several, within the same transaction: a row that the target refuses in the first gigabyte is not
-/// found out after the last.
-const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What has gone through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,7 +24,7 @@ pub(crate) struct Copied {
     pub(crate) sent_rows: u64,
     /// Rows that the target says it has stored.
     pub(crate) stored_rows: u64,
-    /// Bytes of COPY text.
+    /// Bytes of these rows, as COPY writes them.
     pub(crate) bytes: u64,
 }
 
@@ -67,6 +61,10 @@ pub(crate) struct Pump {
     pub(crate) target: Arc<SqlSession>,
     pub(crate) copy_out: String,
     pub(crate) copy_in: String,
+    /// What both statements say.
+    pub(crate) format: Format,
+    /// How many columns they name.
+    pub(crate) columns: usize,
     pub(crate) table: String,
 }
 
@@ -111,13 +109,19 @@ impl Pump {
             Err(error) => return Err(self.source_error(error).await),
         };
         let mut copied = Copied::default();
+        let mut packing = Packing::new(self.format, self.columns);
         let mut more = true;
         while more {
             let sink = match self.target.copy_in::<_, Bytes>(&self.copy_in).await {
                 Ok(sink) => sink,
                 Err(error) => return Err(self.target_error(error).await),
             };
-            let (stored, open) = self.segment(rows.as_mut(), pin!(sink), &mut copied, &progress).await?;
+            let mut told = |rows, bytes| {
+                copied.sent_rows += rows;
+                copied.bytes += bytes;
+                progress(rows, bytes);
+            };
+            let (stored, open) = self.segment(rows.as_mut(), pin!(sink), &mut packing, &mut told).await?;
             copied.stored_rows += stored;
             more = open;
         }
@@ -129,25 +133,32 @@ impl Pump {
         &self,
         mut rows: Pin<&mut CopyOutStream>,
         mut sink: Pin<&mut CopyInSink<Bytes>>,
-        copied: &mut Copied,
-        progress: &impl Fn(u64, u64),
+        packing: &mut Packing,
+        told: &mut impl FnMut(u64, u64),
     ) -> Result<(u64, bool), SnapshotError> {
-        let end_bytes = copied.bytes + SEGMENT_BYTES;
-        let mut chunk = Chunk::default();
-        let mut more = true;
-        while more && !(copied.bytes >= end_bytes && chunk.is_empty_between_rows()) {
-            match rows.next().await {
-                None => more = false,
-                Some(Ok(piece)) => chunk.push(&piece),
+        packing.begin();
+        let (mut more, mut open) = (true, true);
+        while open {
+            let problem = match rows.next().await {
+                Some(Ok(piece)) => packing.push(&piece),
+                None => {
+                    more = false;
+                    packing.finish()
+                }
                 // Dropping the sink fails the COPY on the target.
                 Some(Err(error)) => return Err(self.source_error(error).await),
+            };
+            problem.map_err(|problem| SnapshotError::Malformed { table: self.table.clone(), problem })?;
+            open = more && !packing.is_enough();
+            if open && !packing.has_chunk() {
+                continue;
             }
-            let full = chunk.buffer.len() >= CHUNK_BYTES;
-            if full || (!more && !chunk.buffer.is_empty()) {
-                let bytes = chunk.take(copied, progress);
-                if let Err(error) = sink.feed(bytes).await {
-                    return Err(self.target_error(error).await);
-                }
+            let chunk = if open { packing.take() } else { packing.end() };
+            told(chunk.rows, chunk.row_bytes);
+            if !chunk.bytes.is_empty()
+                && let Err(error) = sink.feed(chunk.bytes).await
+            {
+                return Err(self.target_error(error).await);
             }
         }
         match sink.finish().await {
@@ -162,78 +173,5 @@ impl Pump {
 
     async fn target_error(&self, error: Error) -> SnapshotError {
         explain(&self.target, format!("writing the rows of {}", self.table), error).await
-    }
-}
-
-/// Rows that wait to be sent together: the source sends each in a message of its own.
-struct Chunk {
-    buffer: BytesMut,
-    /// The last byte ends a row.
-    between_rows: bool,
-}
-
-impl Default for Chunk {
-    fn default() -> Self {
-        Self { buffer: room(), between_rows: false }
-    }
-}
-
-/// An empty buffer that holds a chunk, and the row that fills it, without growing.
-fn room() -> BytesMut {
-    BytesMut::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8)
-}
-
-/// How many rows end in these bytes. In COPY's text format a line feed only stands at the end of a row; within values
-/// it is written as `\n` (manual, *COPY*, *Text Format*). In stretches that a byte can count, which the compiler turns
-/// into a few instructions each.
-fn rows(bytes: &[u8]) -> u64 {
-    let stretch = |stretch: &[u8]| stretch.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>();
-    bytes.chunks(usize::from(u8::MAX)).map(|bytes| u64::from(stretch(bytes))).sum()
-}
-
-impl Chunk {
-    fn push(&mut self, piece: &[u8]) {
-        self.between_rows = piece.last().map_or(self.between_rows, |byte| *byte == b'\n');
-        self.buffer.extend_from_slice(piece);
-    }
-
-    fn is_empty_between_rows(&self) -> bool {
-        self.buffer.is_empty() && self.between_rows
-    }
-
-    fn take(&mut self, copied: &mut Copied, progress: &impl Fn(u64, u64)) -> Bytes {
-        let bytes = std::mem::replace(&mut self.buffer, room()).freeze();
-        let (rows, length) = (rows(&bytes), bytes.len() as u64);
-        copied.sent_rows += rows;
-        copied.bytes += length;
-        progress(rows, length);
-        bytes
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_are_counted_however_the_bytes_are_cut() {
-        let text = b"1\ta\\nb\n2\t\\N\n\n";
-        for cut in 0..text.len() {
-            let (mut chunk, mut copied) = (Chunk::default(), Copied::default());
-            chunk.push(&text[..cut]);
-            chunk.push(&text[cut..]);
-            assert!(chunk.between_rows);
-            assert_eq!(&chunk.take(&mut copied, &|_, _| {})[..], text);
-            assert_eq!((copied.sent_rows, copied.bytes), (3, text.len() as u64));
-            assert!(chunk.buffer.is_empty());
-        }
-    }
-
-    #[test]
-    fn rows_are_counted_over_any_length() {
-        for length in [0, 1, 254, 255, 256, 100_000] {
-            assert_eq!(rows(&vec![b'\n'; length]), length as u64);
-            assert_eq!(rows(&vec![b'x'; length]), 0);
-        }
     }
 }

@@ -23,7 +23,7 @@ pub struct RowsCopied {
     pub tables: usize,
     /// Rows.
     pub rows: u64,
-    /// Bytes of COPY text.
+    /// Bytes of rows as COPY writes them.
     pub bytes: u64,
 }
 

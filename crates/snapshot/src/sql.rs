@@ -2,6 +2,8 @@
 
 use relevo_catalog::{TableName, quote_identifier, quote_literal};
 
+use crate::format::Format;
+
 /// What the target has, for adapting a dump. One row, arrays of text.
 pub(crate) const TARGET_FACTS: &str = "
 SELECT pg_catalog.current_setting('server_version_num')::int4,
@@ -72,6 +74,16 @@ JOIN pg_catalog.pg_class AS t ON t.relnamespace = n.oid AND t.relname = $2
 CROSS JOIN LATERAL (SELECT t.oid UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(t.oid) AS p) AS part (oid)
 JOIN pg_catalog.pg_class AS c ON c.oid = part.oid
 WHERE n.nspname = $1";
+
+/// How a table is built: the server's major version, whether the table is partitioned, and a row for each of its columns,
+/// in their order: name, type, modifier, and whether it is generated. A parameter: the table's name, quoted.
+pub(crate) const DESCRIPTION: &str = "
+SELECT pg_catalog.current_setting('server_version_num')::int4 / 10000, c.relkind = 'p',
+       a.attname::text, a.atttypid, a.atttypmod, a.attgenerated <> ''
+FROM pg_catalog.pg_class AS c
+LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p')
+ORDER BY a.attnum";
 
 /// The parts of a partitioned table, itself included. A parameter: its name, quoted.
 pub(crate) const PARTITION_TREE: &str = "
@@ -234,32 +246,51 @@ pub(crate) fn import_snapshot(name: &str) -> String {
 }
 
 /// Reads a table's rows. A table with children gives only its own; a partitioned one those of its partitions.
-pub(crate) fn copy_out(table: &TableName, columns: &[String], partitioned: bool) -> String {
-    let name = table.quoted();
+pub(crate) fn copy_out(table: &TableName, columns: &[String], partitioned: bool, format: Format) -> String {
+    let (name, options) = (table.quoted(), options(format, false));
     match (partitioned, columns) {
-        (true, _) => format!("COPY (SELECT {} FROM {name}) TO STDOUT", list(columns)),
-        (false, []) => format!("COPY {name} TO STDOUT"),
-        (false, _) => format!("COPY {name} ({}) TO STDOUT", list(columns)),
+        (true, _) => format!("COPY (SELECT {} FROM {name}) TO STDOUT{options}", list(columns)),
+        (false, []) => format!("COPY {name} TO STDOUT{options}"),
+        (false, _) => format!("COPY {name} ({}) TO STDOUT{options}", list(columns)),
     }
 }
 
 /// Reads the rows of a table whose place is in these blocks: from the first to before the second, if there is one. A
 /// row stays in its place as long as a snapshot sees it, and the table is not rewritten (TID Range Scan, since
 /// version 14).
-pub(crate) fn copy_out_range(table: &TableName, columns: &[String], blocks: (u64, Option<u64>)) -> String {
+pub(crate) fn copy_out_range(
+    table: &TableName,
+    columns: &[String],
+    blocks: (u64, Option<u64>),
+    format: Format,
+) -> String {
     let end = blocks.1.map(|end| format!(" AND ctid < '({end},0)'")).unwrap_or_default();
     let rows = format!("{} WHERE ctid >= '({},0)'{end}", only(table, false), blocks.0);
-    format!("COPY (SELECT {} FROM {rows}) TO STDOUT", list(columns))
+    format!("COPY (SELECT {} FROM {rows}) TO STDOUT{}", list(columns), options(format, false))
 }
 
 /// Writes a table's rows; frozen, if the table was truncated in the same transaction.
-pub(crate) fn copy_in(table: &TableName, columns: &[String], frozen: bool) -> String {
-    let name = table.quoted();
-    let freeze = if frozen { " (FREEZE)" } else { "" };
+pub(crate) fn copy_in(table: &TableName, columns: &[String], frozen: bool, format: Format) -> String {
+    let (name, options) = (table.quoted(), options(format, frozen));
     match columns {
-        [] => format!("COPY {name} FROM STDIN{freeze}"),
-        _ => format!("COPY {name} ({}) FROM STDIN{freeze}", list(columns)),
+        [] => format!("COPY {name} FROM STDIN{options}"),
+        _ => format!("COPY {name} ({}) FROM STDIN{options}", list(columns)),
     }
+}
+
+fn options(format: Format, frozen: bool) -> &'static str {
+    match (format, frozen) {
+        (Format::Text, false) => "",
+        (Format::Text, true) => " (FREEZE)",
+        (Format::Binary, false) => " (FORMAT binary)",
+        (Format::Binary, true) => " (FORMAT binary, FREEZE)",
+    }
+}
+
+/// Does nothing; when it is prepared, the table is locked against ALTER TABLE until the transaction ends, whatever
+/// the role may do with it.
+pub(crate) fn hold_definition(table: &TableName) -> String {
+    format!("SELECT FROM ONLY {}", table.quoted())
 }
 
 /// `a table`, without its children unless it is partitioned (which has no rows of its own).
@@ -279,16 +310,21 @@ mod tests {
     fn copy_statements_quote_every_name_and_allow_for_no_columns() {
         let table = TableName::new("S", "t\"x");
         let columns = ["a".to_owned(), "B c".to_owned()];
-        assert_eq!(copy_out(&table, &columns, false), r#"COPY "S"."t""x" ("a", "B c") TO STDOUT"#);
-        assert_eq!(copy_out(&table, &columns, true), r#"COPY (SELECT "a", "B c" FROM "S"."t""x") TO STDOUT"#);
-        assert_eq!(copy_out(&table, &[], true), r#"COPY (SELECT  FROM "S"."t""x") TO STDOUT"#);
-        assert_eq!(copy_in(&table, &columns, false), r#"COPY "S"."t""x" ("a", "B c") FROM STDIN"#);
-        assert_eq!(copy_in(&table, &[], true), r#"COPY "S"."t""x" FROM STDIN (FREEZE)"#);
-        let last = copy_out_range(&table, &columns[..1], (7, None));
+        let (text, binary) = (Format::Text, Format::Binary);
+        let out = |columns, partitioned, format| copy_out(&table, columns, partitioned, format);
+        assert_eq!(out(&columns, false, text), r#"COPY "S"."t""x" ("a", "B c") TO STDOUT"#);
+        assert_eq!(out(&columns, true, text), r#"COPY (SELECT "a", "B c" FROM "S"."t""x") TO STDOUT"#);
+        assert_eq!(out(&[], true, text), r#"COPY (SELECT  FROM "S"."t""x") TO STDOUT"#);
+        assert_eq!(out(&columns[..1], false, binary), r#"COPY "S"."t""x" ("a") TO STDOUT (FORMAT binary)"#);
+        assert_eq!(copy_in(&table, &columns, false, text), r#"COPY "S"."t""x" ("a", "B c") FROM STDIN"#);
+        assert_eq!(copy_in(&table, &[], true, text), r#"COPY "S"."t""x" FROM STDIN (FREEZE)"#);
+        let frozen = copy_in(&table, &columns[..1], true, binary);
+        assert_eq!(frozen, r#"COPY "S"."t""x" ("a") FROM STDIN (FORMAT binary, FREEZE)"#);
+        let last = copy_out_range(&table, &columns[..1], (7, None), text);
         assert_eq!(last, r#"COPY (SELECT "a" FROM ONLY "S"."t""x" WHERE ctid >= '(7,0)') TO STDOUT"#);
         assert!(
-            copy_out_range(&table, &[], (0, Some(7)))
-                .ends_with(" WHERE ctid >= '(0,0)' AND ctid < '(7,0)') TO STDOUT")
+            copy_out_range(&table, &[], (0, Some(7)), binary)
+                .ends_with(" WHERE ctid >= '(0,0)' AND ctid < '(7,0)') TO STDOUT (FORMAT binary)")
         );
         assert_eq!(only(&table, false), r#"ONLY "S"."t""x""#);
     }

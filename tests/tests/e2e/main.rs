@@ -10,6 +10,7 @@ mod connections;
 mod copying;
 mod errors;
 mod existing;
+mod formats;
 mod handover;
 mod identity;
 mod keys;

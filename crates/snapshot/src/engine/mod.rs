@@ -6,6 +6,7 @@
 //! schema's statements that are about several tables, and anything after the copy.
 
 mod after;
+mod describe;
 mod ranges;
 mod rows;
 mod work;

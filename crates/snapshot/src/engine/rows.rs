@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use relevo_catalog::TableKind;
 use relevo_connect::SqlSession;
-use relevo_model::Side;
 use relevo_state::{self as state, CopiedRange};
 use tokio_postgres::error::SqlState;
 
+use super::describe::{described_as_planned, format};
 use super::ranges::{Range, cut, part_bytes};
 use super::work::Outcome;
 use super::worker::Worker;
 use super::{Engine, Table};
-use crate::plan::{copied_columns, not_empty, only};
+use crate::format::Described;
+use crate::plan::{not_empty, only};
 use crate::pump::{Copied, Pump};
 use crate::session::{begin, check_attempt, commit, roll_back};
 use crate::unchanged::hold_table;
@@ -49,7 +50,7 @@ impl Worker<'_, '_> {
             }
         }
         engine.table_started(table);
-        let parts = engine.look_at_source(source, table).await?;
+        let (here, parts) = engine.look_at_source(source, table).await?;
         // By itself, so that it is seen meanwhile.
         state::mark_copying(&***target, flow, table.key().0, table.key().1)
             .await
@@ -64,7 +65,7 @@ impl Worker<'_, '_> {
             engine.commit_flushed(target).await?;
             return Ok(Outcome::Split(parts));
         }
-        let copied = engine.pump(source, target, table, None, frozen).await?;
+        let copied = engine.pump((source, &here), target, table, (None, frozen)).await?;
         let counts = (signed(copied.stored_rows), signed(copied.bytes));
         state::mark_copied(&***target, flow, table.key(), engine.snapshot.lsn, counts)
             .await
@@ -91,6 +92,7 @@ impl Worker<'_, '_> {
             end_source(source, table).await?;
             return Ok(Outcome::Rewritten);
         }
+        let here = described_as_planned(source, table.job).await?;
         let first_block = signed(range.first);
         begin(target).await?;
         if !state::begin_range(&***target, flow, table.key(), first_block)
@@ -102,7 +104,7 @@ impl Worker<'_, '_> {
             roll_back(target).await?;
             return Ok(Outcome::Done);
         }
-        let copied = engine.pump(source, target, table, Some(range), false).await?;
+        let copied = engine.pump((source, &here), target, table, (Some(range), false)).await?;
         let note = CopiedRange { first_block, rows: signed(copied.stored_rows), bytes: signed(copied.bytes) };
         state::finish_range(&***target, flow, table.key(), note).await.map_err(SnapshotError::state)?;
         check_attempt(target, flow, engine.attempt).await?;
@@ -156,43 +158,30 @@ impl Engine<'_> {
         self.observer.event(CopyEvent::TableFinished { table: &table.job.table, rows, bytes, elapsed });
     }
 
-    /// Opens the snapshot on the source, keeps the table's definition as it is, and says in which parts it is to be
-    /// copied.
+    /// Opens the snapshot on the source, keeps the table's definition as it is, and says how it is built and in which
+    /// parts it is to be copied.
     async fn look_at_source(
         &self,
         source: &SqlSession,
         table: &Table<'_>,
-    ) -> Result<Vec<Range>, SnapshotError> {
+    ) -> Result<(Described, Vec<Range>), SnapshotError> {
         let job = table.job;
         // A transaction for each table, so that a lock on the source is held no longer than its rows are read.
         import_snapshot(source, &self.snapshot.name).await?;
         hold_table(source, self.sessions, job).await?;
-        self.check_unchanged(source, table).await?;
+        let here = described_as_planned(source, job).await?;
         let options = self.sessions.options;
         let part_bytes = part_bytes(options.split, options.jobs.get(), job.estimated_bytes, self.all_bytes);
-        let Some(part_bytes) = part_bytes.filter(|_| !job.partitioned) else { return Ok(Vec::new()) };
+        let Some(part_bytes) = part_bytes.filter(|_| !job.partitioned) else {
+            return Ok((here, Vec::new()));
+        };
         let row = source
             .query_one(sql::SIZE_NOW, &[&job.table.quoted()])
             .await
             .map_err(SnapshotError::source_sql("measuring the table"))?;
         let (file, blocks): (u32, i64) = (row.get(0), row.get(1));
         let blocks = u64::try_from(blocks).unwrap_or(0);
-        Ok(cut(blocks, job.estimated_bytes, part_bytes, file))
-    }
-
-    /// The plan was made before the snapshot. A column that came in between would be in the stream, but not in the
-    /// copied rows.
-    async fn check_unchanged(&self, source: &SqlSession, table: &Table<'_>) -> Result<(), SnapshotError> {
-        let job = table.job;
-        let now =
-            relevo_catalog::table(source, &job.table).await.map_err(SnapshotError::catalog(Side::Source))?;
-        let change = match now {
-            None => "it is gone",
-            Some(now) if copied_columns(&now) != job.columns => "its columns are others",
-            Some(now) if (now.kind == TableKind::Partitioned) != job.partitioned => "its kind is another",
-            Some(_) => return Ok(()),
-        };
-        Err(SnapshotError::TableChanged { table: job.table.to_string(), change: change.to_owned() })
+        Ok((here, cut(blocks, job.estimated_bytes, part_bytes, file)))
     }
 
     /// Removes what an earlier attempt has left, in the open transaction; nobody else writes the table until it ends.
@@ -231,20 +220,27 @@ impl Engine<'_> {
     /// Brings rows into the open transaction of the target, and ends that of the source.
     async fn pump(
         &self,
-        source: &Arc<SqlSession>,
+        (source, here): (&Arc<SqlSession>, &Described),
         target: &Arc<SqlSession>,
         table: &Table<'_>,
-        range: Option<Range>,
-        frozen: bool,
+        (range, frozen): (Option<Range>, bool),
     ) -> Result<Copied, SnapshotError> {
         let (job, name) = (table.job, &table.job.table);
+        let format = format(here, target, job).await?;
         let copy_out = match range {
-            None => sql::copy_out(name, &job.columns, job.partitioned),
-            Some(range) => sql::copy_out_range(name, &job.columns, (range.first, range.end)),
+            None => sql::copy_out(name, &job.columns, job.partitioned, format),
+            Some(range) => sql::copy_out_range(name, &job.columns, (range.first, range.end), format),
         };
-        let copy_in = sql::copy_in(name, &job.columns, frozen);
-        let (from, to) = (Arc::clone(source), Arc::clone(target));
-        let pump = Pump { source: from, target: to, copy_out, copy_in, table: name.to_string() };
+        let copy_in = sql::copy_in(name, &job.columns, frozen, format);
+        let pump = Pump {
+            source: Arc::clone(source),
+            target: Arc::clone(target),
+            copy_out,
+            copy_in,
+            format,
+            columns: job.columns.len(),
+            table: name.to_string(),
+        };
         let told = (AtomicU64::new(0), AtomicU64::new(0));
         let progress = |rows, bytes| {
             told.0.fetch_add(rows, Ordering::Relaxed);

@@ -71,32 +71,15 @@ impl<'w, 'e> Worker<'w, 'e> {
         }
     }
 
-    /// The session on the source.
-    pub(super) async fn source(&mut self) -> Result<&Arc<SqlSession>, SnapshotError> {
-        if self.source.is_none() {
-            self.source = Some(Arc::new(self.engine.sessions.source(self.engine.encoding).await?));
-        }
-        self.source.as_ref().ok_or(SnapshotError::Stopped)
-    }
-
     /// The session on the target.
     pub(super) async fn target(&mut self) -> Result<&Arc<SqlSession>, SnapshotError> {
-        if self.target.is_none() {
-            let target = self.engine.sessions.worker(self.engine.attempt).await?;
-            if let Some(backend) = self.lost {
-                end_backend(&target, &self.engine.sessions.options.flow.slot(), backend).await?;
-                self.lost = None;
-            }
-            self.target = Some(Arc::new(target));
-        }
-        self.target.as_ref().ok_or(SnapshotError::Stopped)
+        open_target(self.engine, &mut self.target, &mut self.lost).await
     }
 
     /// Both sessions: source and target.
     pub(super) async fn both(&mut self) -> Result<(&Arc<SqlSession>, &Arc<SqlSession>), SnapshotError> {
-        self.target().await?;
-        self.source().await?;
-        self.source.as_ref().zip(self.target.as_ref()).ok_or(SnapshotError::Stopped)
+        let target = open_target(self.engine, &mut self.target, &mut self.lost);
+        tokio::try_join!(open_source(self.engine, &mut self.source), target)
     }
 
     pub(super) async fn close(self) {
@@ -106,6 +89,33 @@ impl<'w, 'e> Worker<'w, 'e> {
             }
         }
     }
+}
+
+async fn open_source<'s>(
+    engine: &Engine<'_>,
+    source: &'s mut Option<Arc<SqlSession>>,
+) -> Result<&'s Arc<SqlSession>, SnapshotError> {
+    if source.is_none() {
+        *source = Some(Arc::new(engine.sessions.source(engine.encoding).await?));
+    }
+    source.as_ref().ok_or(SnapshotError::Stopped)
+}
+
+/// `lost`: the backend that has to end first.
+async fn open_target<'s>(
+    engine: &Engine<'_>,
+    target: &'s mut Option<Arc<SqlSession>>,
+    lost: &mut Option<i32>,
+) -> Result<&'s Arc<SqlSession>, SnapshotError> {
+    if target.is_none() {
+        let session = engine.sessions.worker(engine.attempt).await?;
+        if let Some(backend) = *lost {
+            end_backend(&session, &engine.sessions.options.flow.slot(), backend).await?;
+            *lost = None;
+        }
+        *target = Some(Arc::new(session));
+    }
+    target.as_ref().ok_or(SnapshotError::Stopped)
 }
 
 /// Whether the same may work in a moment. The server's verdict on a row or a statement stands until somebody mends it;
