@@ -159,7 +159,10 @@ where
 
     async fn stream(&mut self, command: &mut watch::Receiver<Command>) -> Result<End, SourceError> {
         loop {
-            let pending = self.take_frames().await?;
+            let taken = self.take_frames().await;
+            // Also before an error: what came before it counts.
+            self.queue.publish();
+            let pending = taken?;
             let full = self.queue.is_full();
             let now = Instant::now();
             self.listen(!full && !pending, now);

@@ -147,9 +147,10 @@ impl ChangeSource for PgSource {
                 applied: known.applied.max(feedback.applied),
                 durable: known.durable.max(feedback.durable),
             };
-            let changed = newer != *known;
+            // The loop is not woken for what it tells only together with this, or when its time has come.
+            let worth_telling = newer.durable > known.durable;
             *known = newer;
-            changed
+            worth_telling
         });
     }
 
