@@ -2,6 +2,7 @@
 
 mod auth;
 mod begin;
+mod catching_up;
 mod frames;
 mod running;
 mod server;
