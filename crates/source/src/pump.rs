@@ -82,6 +82,8 @@ pub(crate) struct Pump<S, T: StreamStore> {
     settings: PumpSettings,
     pace: Pace,
     received: SourceLsn,
+    /// When the last message was sent, by the server's clock.
+    sent_at: Timestamp,
     /// The position of the last event that was queued: a keepalive is news only beyond it.
     queued: SourceLsn,
     /// What the server was told last, and when.
@@ -126,6 +128,7 @@ where
             settings,
             pace,
             received: start,
+            sent_at: Timestamp::default(),
             queued: start,
             told: Feedback::default(),
             told_at: now,
@@ -348,6 +351,9 @@ where
                 );
             }
         }
+        // Both by the source's clock.
+        self.pace
+            .sent_behind(self.sent_at.postgres_us().saturating_sub(part.header.commit_time.postgres_us()));
         if !self.dropping {
             self.queued = part.end.unwrap_or(self.queued);
             self.queue.part(part);
@@ -356,8 +362,9 @@ where
 
     fn take_content(&mut self, content: Bytes) -> Result<(), SourceError> {
         match StreamMessage::parse(content)? {
-            StreamMessage::Data { start, wal_end, payload } => {
+            StreamMessage::Data { start, wal_end, sent_at, payload } => {
                 self.advance(start.max(wal_end));
+                self.sent_at = sent_at;
                 // Its parts are taken before the next frame.
                 Ok(self.assembler.feed(&payload)?)
             }
