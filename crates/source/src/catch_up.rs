@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// From how much WAL on a stream is far behind, in bytes. A transaction that is sent while it runs has written about as
 /// much as `logical_decoding_work_mem` at least, which is seldom less than its default, 64 MiB.
-pub(crate) const FAR_BEHIND_BYTES: u64 = 16 << 20;
+pub(crate) const FAR_BEHIND_BYTES: u64 = 64 << 20;
 
 /// Whether a stream that begins at `start` is far behind a source that is at `current`.
 pub(crate) fn is_far_behind(start: SourceLsn, current: SourceLsn) -> bool {
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_little_less_than_a_segment_is_near() {
+    fn a_byte_less_is_near() {
         let at = |bytes| SourceLsn::new((7 << 32) + bytes);
         assert!(!is_far_behind(at(0), at(0)));
         assert!(!is_far_behind(at(0), at(FAR_BEHIND_BYTES - 1)));
