@@ -5,7 +5,6 @@
 //! the target, and how bytes of `pgoutput` are read.
 
 mod auth;
-mod catch_up;
 mod connection;
 mod error;
 mod frame;

@@ -1,7 +1,7 @@
 //! What telemetry may read of a source at any time, also while the pipeline waits in `next()`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use relevo_model::SourceLsn;
@@ -21,7 +21,6 @@ struct Shared {
     /// Microseconds since `began` when the present pause began, plus one; 0: there is none.
     paused_since_us: AtomicU64,
     backend_pid: AtomicI32,
-    found_no_room: AtomicBool,
 }
 
 /// A view of the replication connection. It outlives the connection: hand the same one to every new
@@ -43,7 +42,6 @@ impl Default for SourceMonitor {
             paused_us: AtomicU64::new(0),
             paused_since_us: AtomicU64::new(0),
             backend_pid: AtomicI32::new(0),
-            found_no_room: AtomicBool::new(false),
         }))
     }
 }
@@ -137,15 +135,5 @@ impl SourceMonitor {
 
     pub(crate) fn set_backend_pid(&self, pid: i32) {
         self.0.backend_pid.store(pid, Ordering::Relaxed);
-    }
-
-    /// A transaction that ran could not be held. What to do about it is for somebody to decide, so from then on no stream
-    /// begins in a way that would hide it for a while.
-    pub(crate) fn set_found_no_room(&self) {
-        self.0.found_no_room.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn found_no_room(&self) -> bool {
-        self.0.found_no_room.load(Ordering::Relaxed)
     }
 }

@@ -15,7 +15,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::catch_up::CatchUp;
 use crate::connection::server_message;
 use crate::error::{SourceError, about_publication};
 use crate::frame::{Frame, Framed};
@@ -47,8 +46,6 @@ pub(crate) struct PumpSettings {
     pub status_interval: Duration,
     /// How long it may stay silent although it was asked to answer.
     pub receive_timeout: Duration,
-    /// Whole transactions were asked for, until the stream has caught up.
-    pub catch_up: Option<CatchUp>,
 }
 
 /// How the loop ended.
@@ -58,18 +55,14 @@ pub(crate) enum Ended {
     AsTold,
     /// By an error, which is in the queue.
     Failed,
-    /// It has caught up, and waits for [`Pump::go_on`] with another connection.
-    CaughtUp,
 }
 
-/// Why the loop ended.
+/// What the loop was told to do.
 enum End {
     /// It was told to close.
     Close,
     /// Its owner is gone.
     Abandoned,
-    /// Another stream shall follow.
-    CaughtUp,
 }
 
 /// The loop's state: everything that must outlive a cancelled wait.
@@ -98,8 +91,6 @@ pub(crate) struct Pump<S, T: StreamStore> {
     answer: bool,
     /// The transaction that is being dropped because it lies before the start.
     dropping: bool,
-    /// Another stream shall follow: the server has nothing to send, and nothing is half-way.
-    caught_up: bool,
 }
 
 impl<S, T> Pump<S, T>
@@ -137,67 +128,36 @@ where
             heard_at: now,
             answer: true,
             dropping: false,
-            caught_up: false,
         }
     }
 
-    /// Streams until told otherwise, and says how that ended. An error that ended it goes to the queue, behind everything
-    /// that came before it.
+    /// Streams until told otherwise, and says whether that is how it ended. An error that ended it goes to the queue,
+    /// behind everything that came before it.
     ///
     /// # Errors
     /// Only what goes wrong while the stream is closed.
-    pub(crate) async fn run(&mut self, command: &mut watch::Receiver<Command>) -> Result<Ended, SourceError> {
-        let end = self.stream(command).await;
+    pub(crate) async fn run(mut self, mut command: watch::Receiver<Command>) -> Result<Ended, SourceError> {
+        let end = self.stream(&mut command).await;
         self.monitor.set_paused(false, Instant::now());
         self.monitor.set_streamed(0);
         match end {
-            Ok(End::Close) => self.close_in_time().await.map(|()| Ended::AsTold),
+            Ok(End::Close) => match timeout(CLOSE_LIMIT, self.close()).await {
+                Ok(result) => result.map(|()| Ended::AsTold),
+                Err(_) => {
+                    tracing::info!(
+                        "the source did not end the stream within {} s (it is inside a large transaction); the \
+                         connection is cut, which loses nothing",
+                        CLOSE_LIMIT.as_secs()
+                    );
+                    Ok(Ended::AsTold)
+                }
+            },
             Ok(End::Abandoned) => Ok(Ended::AsTold),
-            // Whatever goes wrong now, what follows is another connection.
-            Ok(End::CaughtUp) => {
-                if let Err(error) = self.close_in_time().await {
-                    tracing::debug!(%error, "the stream of whole transactions did not end in order");
-                }
-                Ok(Ended::CaughtUp)
-            }
             Err(error) => {
-                if matches!(error, SourceError::Held(_)) {
-                    self.monitor.set_found_no_room();
-                }
                 self.queue.fail(error);
                 Ok(Ended::Failed)
             }
         }
-    }
-
-    /// Where another stream has to begin: everything before has been queued.
-    pub(crate) fn queued(&self) -> SourceLsn {
-        self.queued
-    }
-
-    /// Goes on with another stream, which began at [`Pump::queued`].
-    pub(crate) fn go_on(&mut self, framed: Framed<S>, settings: PumpSettings) {
-        let now = Instant::now();
-        self.monitor.heard(now);
-        (self.framed, self.settings) = (framed, settings);
-        (self.heard_at, self.listening_since, self.answer, self.caught_up) = (now, now, true, false);
-    }
-
-    /// Ends the queue with an error, behind everything that is in it.
-    pub(crate) fn fail(&mut self, error: SourceError) {
-        self.queue.fail(error);
-    }
-
-    async fn close_in_time(&mut self) -> Result<(), SourceError> {
-        let closed = timeout(CLOSE_LIMIT, self.close()).await;
-        closed.unwrap_or_else(|_| {
-            tracing::info!(
-                "the source did not end the stream within {} s (it is inside a large transaction); the connection is cut, \
-                 which loses nothing",
-                CLOSE_LIMIT.as_secs()
-            );
-            Ok(())
-        })
     }
 
     async fn stream(&mut self, command: &mut watch::Receiver<Command>) -> Result<End, SourceError> {
@@ -206,9 +166,6 @@ where
             // Also before an error: what came before it counts.
             self.queue.publish();
             let pending = taken?;
-            if self.caught_up {
-                return Ok(End::CaughtUp);
-            }
             let full = self.queue.is_full();
             let now = Instant::now();
             self.listen(!full && !pending, now);
@@ -307,9 +264,6 @@ where
             if self.take_parts()? {
                 return Ok(true);
             }
-            if self.caught_up {
-                return Ok(false);
-            }
             match self.framed.take()? {
                 Some(Frame::CopyData(content)) => self.take_content(content)?,
                 Some(Frame::Message(message)) => self.take_message(message).await?,
@@ -371,16 +325,10 @@ where
             StreamMessage::Keepalive { wal_end, reply } => {
                 self.advance(wal_end);
                 self.answer |= reply;
-                if !self.assembler.in_transaction() {
-                    // The first ones may name the slot's position, which lies before the requested start.
-                    if wal_end > self.queued {
-                        self.queued = wal_end;
-                        self.queue.keepalive(wal_end);
-                    }
-                    // The server says so when it has nothing to send.
-                    let catch_up = self.settings.catch_up.as_mut();
-                    self.caught_up =
-                        catch_up.is_some_and(|catch_up| catch_up.at_rest(wal_end, Instant::now()));
+                // The first ones may name the slot's position, which lies before the requested start.
+                if !self.assembler.in_transaction() && wal_end > self.queued {
+                    self.queued = wal_end;
+                    self.queue.keepalive(wal_end);
                 }
                 Ok(())
             }

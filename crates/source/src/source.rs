@@ -11,7 +11,7 @@ use crate::SourceError;
 use crate::connection::ReplicationConnection;
 use crate::monitor::SourceMonitor;
 use crate::pace::{GATHER, Pace};
-use crate::pump::{CLOSE_LIMIT, Command, Ended, Pump, PumpSettings};
+use crate::pump::{CLOSE_LIMIT, Command, Ended, Pump};
 use crate::queue::{Reader, queue};
 use crate::start::{StartOptions, begin};
 
@@ -73,17 +73,21 @@ fn serve<T: StreamStore>(
         }
     };
     runtime.block_on(async {
+        let beginning = async {
+            let name = &options.application_name;
+            let mut connection = ReplicationConnection::connect(&options.info, name).await?;
+            let begun = begin(&mut connection, options).await?;
+            Ok::<_, SourceError>((connection, begun))
+        };
         let result = tokio::select! {
-            result = open(options) => result,
+            result = beginning => result,
             () = started.closed() => return,
         };
         match result {
             Ok((connection, begun)) => {
                 let (source, pump, command, done) = assemble(connection, options, begun, Some(GATHER), store);
                 if started.send(Ok(source)).is_ok() {
-                    let next = async |options: StartOptions| open(&options).await;
-                    let next = |start_lsn| next(StartOptions { start_lsn, ..options.clone() });
-                    let _ = done.send(streams(pump, command, next).await);
+                    let _ = done.send(pump.run(command).await);
                 }
             }
             Err(error) => {
@@ -93,49 +97,6 @@ fn serve<T: StreamStore>(
     });
 }
 
-/// What one begins with.
-pub(crate) type Begun<S> = (ReplicationConnection<S>, (relevo_pgoutput::Format, PumpSettings));
-
-async fn open(options: &StartOptions) -> Result<Begun<Stream>, SourceError> {
-    let mut connection = ReplicationConnection::connect(&options.info, &options.application_name).await?;
-    let begun = begin(&mut connection, options).await?;
-    Ok((connection, begun))
-}
-
-/// Serves one stream after the other, for as long as each asks for the next. `open` begins one at a position.
-pub(crate) async fn streams<S, T, O>(
-    mut pump: Pump<S, T>,
-    mut command: watch::Receiver<Command>,
-    open: impl Fn(SourceLsn) -> O,
-) -> Result<Ended, SourceError>
-where
-    O: Future<Output = Result<Begun<S>, SourceError>>,
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    T: StreamStore,
-{
-    loop {
-        let ended = pump.run(&mut command).await?;
-        if ended != Ended::CaughtUp {
-            return Ok(ended);
-        }
-        let from = pump.queued();
-        let begun = tokio::select! {
-            biased;
-            // Whatever it is, there is no stream that could be ended in order.
-            _ = command.changed() => return Ok(Ended::AsTold),
-            begun = open(from) => begun,
-        };
-        match begun {
-            Ok((connection, (_, settings))) => pump.go_on(connection.framed, settings),
-            Err(error) => {
-                pump.fail(error);
-                return Ok(Ended::Failed);
-            }
-        }
-        tracing::debug!(%from, "caught up: large transactions come while they run from here on");
-    }
-}
-
 type Served<S, T> =
     (PgSource, Pump<S, T>, watch::Receiver<Command>, oneshot::Sender<Result<Ended, SourceError>>);
 
@@ -143,7 +104,7 @@ type Served<S, T> =
 pub(crate) fn assemble<S, T>(
     connection: ReplicationConnection<S>,
     options: &StartOptions,
-    (format, settings): (relevo_pgoutput::Format, PumpSettings),
+    (format, settings): (relevo_pgoutput::Format, crate::pump::PumpSettings),
     gather: Option<Duration>,
     store: T,
 ) -> Served<S, T>
@@ -200,7 +161,7 @@ impl ChangeSource for PgSource {
         // The loop may have ended already; then there is nothing to close.
         let _ = self.command.send(Command::Close);
         match tokio::time::timeout(CLOSE_LIMIT + Duration::from_millis(500), self.done).await {
-            Ok(Ok(Ok(Ended::AsTold | Ended::CaughtUp))) => Ok(()),
+            Ok(Ok(Ok(Ended::AsTold))) => Ok(()),
             Ok(Ok(Ok(Ended::Failed)) | Err(_)) => self.reader.into_error().map_or(Ok(()), Err),
             Ok(Ok(Err(error))) => Err(error),
             // The connection is cut; the slot keeps what it was not told.

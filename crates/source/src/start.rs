@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use relevo_connect::ConnInfo;
 use relevo_model::{FlowName, SourceIdentity, SourceLsn};
-use relevo_pgoutput::{Format, Options, Streaming};
+use relevo_pgoutput::{Format, Options};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep};
 
-use crate::catch_up::{CatchUp, is_far_behind};
 use crate::connection::ReplicationConnection;
 use crate::monitor::SourceMonitor;
 use crate::pump::PumpSettings;
@@ -94,20 +93,11 @@ where
     if connection.parameter("server_encoding") == Some(sql::NO_ENCODING) {
         connection.query(sql::SEND_BYTES_AS_THEY_ARE).await?;
     }
-    let mut wanted = Options::new(server_version(connection).await?, options.publications.clone());
-    let far = is_far_behind(options.start_lsn, system.current_lsn)
-        && wanted.streaming != Streaming::Off
-        && !options.monitor.found_no_room();
-    // The next stream may bring parts of running transactions, and is read in the same way.
-    let format = wanted.format();
-    if far {
-        wanted.streaming = Streaming::Off;
-    }
+    let wanted = Options::new(server_version(connection).await?, options.publications.clone());
     let settings = PumpSettings {
         start: options.start_lsn,
         status_interval: status_interval(connection, options.status_interval).await?,
         receive_timeout: options.receive_timeout,
-        catch_up: far.then(|| CatchUp::new(system.current_lsn)),
     };
     let command = format!(
         "START_REPLICATION SLOT {} LOGICAL {} {}",
@@ -127,7 +117,7 @@ where
             Err(error) => return Err(error),
         }
     }
-    Ok((format, settings))
+    Ok((wanted.format(), settings))
 }
 
 async fn server_version<S>(connection: &mut ReplicationConnection<S>) -> Result<u32, SourceError>

@@ -39,35 +39,8 @@ async fn the_stream_begins_where_the_target_is() {
         let expected =
             "START_REPLICATION SLOT \"relevo_shop\" LOGICAL 0/64 (proto_version '3', publication_names ";
         assert!(command.starts_with(expected), "{command}");
-        assert!(!command.contains("streaming"), "so far behind, only whole transactions: {command}");
     });
     assert_eq!(interval.await.unwrap(), Duration::from_secs(1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_has_found_no_room_for_a_transaction_that_runs_is_not_spared_it() {
-    let options = options(100);
-    options.monitor.set_found_no_room();
-    let begun = begun(options, async |server| {
-        server.identify("7").await;
-        server.settings().await;
-        server.slot(None).await;
-        let command = server.copy_both().await;
-        assert!(command.ends_with("streaming 'on')"), "{command}");
-    });
-    begun.await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn near_the_source_transactions_are_asked_for_while_they_run() {
-    let begun = begun(options((1 << 32) - 1000), async |server| {
-        server.identify("7").await;
-        server.settings().await;
-        server.slot(None).await;
-        let command = server.copy_both().await;
-        assert!(command.ends_with("streaming 'on')"), "{command}");
-    });
-    begun.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,6 @@
 
 mod auth;
 mod begin;
-mod catching_up;
 mod frames;
 mod running;
 mod server;

@@ -200,16 +200,11 @@ impl Server {
 
     /// Answers everything up to where the slot is looked at.
     pub(super) async fn identify(&mut self, system_id: &str) {
-        self.identify_at(system_id, "1/0").await;
-    }
-
-    /// The same for a source that is at this position.
-    pub(super) async fn identify_at(&mut self, system_id: &str, xlogpos: &str) {
         assert_eq!(self.query().await, "IDENTIFY_SYSTEM");
         self.send(row(&[
             ("systemid", Some(system_id)),
             ("timeline", Some("1")),
-            ("xlogpos", Some(xlogpos)),
+            ("xlogpos", Some("1/0")),
             ("dbname", Some("shop")),
         ]))
         .await;

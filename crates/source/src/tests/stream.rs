@@ -11,7 +11,7 @@ use super::server::{
     Server, begin, change, commit, error, keepalive, login, message, notice, options, transaction,
 };
 use crate::pump::CLOSE_LIMIT;
-use crate::source::{assemble, streams};
+use crate::source::assemble;
 use crate::{PgSource, ReplicationConnection, SourceError, StartOptions};
 
 pub(super) const START: u64 = 100;
@@ -36,8 +36,7 @@ where
     let ((connection, begun), ()) = tokio::join!(started, server.stream());
     let (source, pump, command, done) = assemble(connection, &options, begun, None, store);
     let task = tokio::spawn(async move {
-        let next = |_| std::future::ready(Err(SourceError::protocol("there is no second stream")));
-        let _ = done.send(streams(pump, command, next).await);
+        let _ = done.send(pump.run(command).await);
     });
     (source, server, task)
 }
