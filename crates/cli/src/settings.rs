@@ -173,6 +173,8 @@ pub struct TableSettings {
 pub struct RunSettings {
     /// Which flow.
     pub flow: FlowSettings,
+    /// It leads from one node to another, between which the role of the primary moves.
+    pub between_nodes: bool,
     /// Which tables.
     pub tables: TableSettings,
     /// Where the target's tables come from.
@@ -344,6 +346,7 @@ impl File {
         };
         Ok(RunSettings {
             flow: self.flow(&args.flow)?,
+            between_nodes: self.flow_into_node.is_some(),
             tables: self.tables(&args.tables)?,
             schema: args.schema.or(self.schema.mode).unwrap_or(SchemaArg::Auto),
             pg_dump: self.pg_dump(args.pg_dump.as_deref()),

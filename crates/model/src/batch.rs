@@ -72,7 +72,7 @@ impl Batch {
 /// Collects what arrives while the target is busy and hands it over in batches, without ever waiting for more.
 ///
 /// The batcher is pure: it decides from what it holds, not from time. Whenever the target is idle, call
-/// [`Batcher::take`]: the first whole transaction goes at once, and what piled up meanwhile goes together.
+/// [`Batcher::take`]: what is there goes at once, together.
 /// The concatenation of all batches equals the input (property-tested).
 #[derive(Debug)]
 pub struct Batcher {

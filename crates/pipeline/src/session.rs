@@ -5,10 +5,11 @@
 //! 2. what became of the batch in hand, so that the target never waits for us;
 //! 3. what the target has flushed;
 //! 4. the clock (signs of life, bare positions that fall due), and whether the flow is held;
-//! 5. the next event of the source, unless memory is full.
+//! 5. the next event of the source, unless memory is full. While the target is busy nobody can do anything with it, so
+//!    the source is looked at once in a while, instead of being woken for each event.
 //!
-//! Whenever the target is idle and something waits, it goes at once. While the target is busy, transactions
-//! pile up and go together. A session never repairs anything: any error ends it, and both ends are opened anew.
+//! Whenever the target is idle, what the source has ready goes at once, together; nothing waits for what is not there
+//! yet. While the target is busy, transactions pile up. A session never repairs anything: any error ends it, and both ends are opened anew.
 
 use std::future::ready;
 use std::time::Duration;
@@ -35,8 +36,11 @@ pub(crate) const TURN_INTERVAL: Duration = Duration::from_millis(250);
 /// After this long without an error a session with nothing to apply counts as sound.
 pub(crate) const SOUND_AFTER: Duration = Duration::from_secs(10);
 
-/// How many events are taken from the source in one go while the target is busy anyway.
-const EVENTS_PER_TURN: usize = 256;
+/// How many events that the source has ready are taken in one go.
+const EVENTS_PER_TURN: usize = 1024;
+
+/// How often the source is looked at while the target is busy.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How a session went.
 pub(crate) struct Outcome {
@@ -144,20 +148,26 @@ impl<S: ChangeSource> Session<'_, S> {
         tokio::pin!(cancelled);
         let mut turns = interval(TURN_INTERVAL);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.store_start()?;
         loop {
             self.hand_over()?;
             self.publish();
-            let room = self.has_room();
+            let (room, busy) = (self.has_room(), self.in_hand.is_some());
             tokio::select! {
                 biased;
                 () = &mut cancelled => return Ok(()),
                 // Also with nothing in hand: work of the target's own can fail.
-                result = self.apply.result() => self.applied(result?)?,
+                result = self.apply.result() => {
+                    self.applied(result?)?;
+                    self.take_in_what_is_there().await?;
+                }
                 flushed = self.probe.flushed() => self.flushed(flushed?),
                 _ = turns.tick() => self.turn(),
                 () = self.gate.changed() => {}
-                event = self.source.next(), if room => {
+                _ = looks.tick(), if room && busy => self.take_in_what_is_there().await?,
+                event = self.source.next(), if room && !busy => {
                     self.take_in(event.map_err(FlowError::end)?)?;
                     self.take_in_what_is_there().await?;
                 }
@@ -179,10 +189,11 @@ impl<S: ChangeSource> Session<'_, S> {
         self.give(Batch { position: Some(self.start), ..Batch::default() })
     }
 
-    /// While the target is busy anyway, takes what the source has ready without a full turn for each event.
+    /// Takes what the source has ready without a full turn for each event, and without a batch for each: an idle target
+    /// that got the first alone would be busy with it while the others, which are there, wait.
     async fn take_in_what_is_there(&mut self) -> Result<(), FlowError> {
         for _ in 0..EVENTS_PER_TURN {
-            if self.in_hand.is_none() || !self.has_room() {
+            if !self.has_room() {
                 break;
             }
             let event = tokio::select! {

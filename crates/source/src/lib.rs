@@ -4,6 +4,7 @@
 //! [`verdict()`] and [`same_source`] decide whether a flow may go on from what was found. What may not enter: the SQL of
 //! the target, and how bytes of `pgoutput` are read.
 
+mod applied;
 mod auth;
 mod connection;
 mod error;

@@ -75,6 +75,8 @@ pub(crate) struct Pump<S, T: StreamStore> {
     settings: PumpSettings,
     pace: Pace,
     received: SourceLsn,
+    /// When the last message was sent, by the server's clock.
+    sent_at: Timestamp,
     /// The position of the last event that was queued: a keepalive is news only beyond it.
     queued: SourceLsn,
     /// What the server was told last, and when.
@@ -117,6 +119,7 @@ where
             settings,
             pace,
             received: start,
+            sent_at: Timestamp::default(),
             queued: start,
             told: Feedback::default(),
             told_at: now,
@@ -159,7 +162,10 @@ where
 
     async fn stream(&mut self, command: &mut watch::Receiver<Command>) -> Result<End, SourceError> {
         loop {
-            let pending = self.take_frames().await?;
+            let taken = self.take_frames().await;
+            // Also before an error: what came before it counts.
+            self.queue.publish();
+            let pending = taken?;
             let full = self.queue.is_full();
             let now = Instant::now();
             self.listen(!full && !pending, now);
@@ -299,6 +305,9 @@ where
                 );
             }
         }
+        // Both by the source's clock.
+        self.pace
+            .sent_behind(self.sent_at.postgres_us().saturating_sub(part.header.commit_time.postgres_us()));
         if !self.dropping {
             self.queued = part.end.unwrap_or(self.queued);
             self.queue.part(part);
@@ -307,8 +316,9 @@ where
 
     fn take_content(&mut self, content: Bytes) -> Result<(), SourceError> {
         match StreamMessage::parse(content)? {
-            StreamMessage::Data { start, wal_end, payload } => {
+            StreamMessage::Data { start, wal_end, sent_at, payload } => {
                 self.advance(start.max(wal_end));
+                self.sent_at = sent_at;
                 // Its parts are taken before the next frame.
                 Ok(self.assembler.feed(&payload)?)
             }

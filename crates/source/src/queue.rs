@@ -1,7 +1,8 @@
 //! The byte-bounded queue between the socket and whoever takes the events: order, back-pressure, and the first error.
 //!
 //! What may not enter: anything about the connection. The queue never drops a part, and an error is handed over
-//! only after everything that was queued before it.
+//! only after everything that was queued before it. What one read has brought is shown to the reader together: it is
+//! woken once, and finds all of it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,60 +43,78 @@ pub(crate) fn queue(budget_bytes: usize) -> (Writer, Reader) {
         readable: Notify::new(),
         writable: Notify::new(),
     });
-    (Writer(Arc::clone(&shared)), Reader(shared))
+    (Writer { shared: Arc::clone(&shared), gathered: Vec::new(), gathered_bytes: 0 }, Reader(shared))
 }
 
 /// The end that the socket feeds.
 #[derive(Debug)]
-pub(crate) struct Writer(Arc<Shared>);
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    /// What the reader is shown at the next [`Writer::publish`].
+    gathered: Vec<SourceEvent>,
+    gathered_bytes: usize,
+}
 
 impl Writer {
     /// Queues a part; the caller looks at [`Writer::is_full`] before it makes another.
-    pub(crate) fn part(&self, part: TransactionPart) {
-        let mut state = self.0.state();
-        state.bytes += part.size_bytes;
-        state.events.push_back(SourceEvent::Part(part));
-        drop(state);
-        self.0.readable.notify_one();
+    pub(crate) fn part(&mut self, part: TransactionPart) {
+        self.gathered_bytes += part.size_bytes;
+        self.gathered.push(SourceEvent::Part(part));
     }
 
     /// Queues a keepalive position. Of several that wait behind each other only the newest is kept.
-    pub(crate) fn keepalive(&self, position: SourceLsn) {
-        let mut state = self.0.state();
-        match state.events.back_mut() {
+    pub(crate) fn keepalive(&mut self, position: SourceLsn) {
+        match self.gathered.last_mut() {
             Some(SourceEvent::Keepalive(waiting)) => *waiting = position,
-            _ => state.events.push_back(SourceEvent::Keepalive(position)),
+            _ => self.gathered.push(SourceEvent::Keepalive(position)),
         }
+    }
+
+    /// Lets the reader see what was queued.
+    pub(crate) fn publish(&mut self) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let mut state = self.shared.state();
+        state.bytes += std::mem::take(&mut self.gathered_bytes);
+        if let (Some(SourceEvent::Keepalive(_)), Some(SourceEvent::Keepalive(_))) =
+            (state.events.back(), self.gathered.first())
+        {
+            state.events.pop_back();
+        }
+        state.events.extend(self.gathered.drain(..));
         drop(state);
-        self.0.readable.notify_one();
+        self.shared.readable.notify_one();
     }
 
     /// Ends the queue. The first error stays; later ones are its consequences.
-    pub(crate) fn fail(&self, error: SourceError) {
-        self.0.state().error.get_or_insert(error);
-        self.0.readable.notify_one();
+    pub(crate) fn fail(&mut self, error: SourceError) {
+        self.publish();
+        self.shared.state().error.get_or_insert(error);
+        self.shared.readable.notify_one();
     }
 
     /// The budget is used up.
     pub(crate) fn is_full(&self) -> bool {
-        self.0.state().bytes >= self.0.budget_bytes
+        self.bytes() >= self.shared.budget_bytes
     }
 
     /// Nothing waits: whoever takes the events keeps up.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.state().events.is_empty()
+        self.gathered.is_empty() && self.shared.state().events.is_empty()
     }
 
-    /// Waits until the budget is not used up. Cancel-safe.
-    pub(crate) async fn wait_for_room(&self) {
+    /// Shows everything, and waits until the budget is not used up. Cancel-safe.
+    pub(crate) async fn wait_for_room(&mut self) {
+        self.publish();
         while self.is_full() {
-            self.0.writable.notified().await;
+            self.shared.writable.notified().await;
         }
     }
 
     /// What waits, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.0.state().bytes
+        self.gathered_bytes + self.shared.state().bytes
     }
 }
 
@@ -163,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_error_comes_after_everything_that_was_queued_before_it() {
-        let (writer, mut reader) = queue(100);
+        let (mut writer, mut reader) = queue(100);
         writer.part(part(10, 5));
         writer.fail(SourceError::ShuttingDown);
         writer.fail(SourceError::protocol("a consequence"));
@@ -173,23 +192,39 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_newest_of_several_keepalives_waits_and_order_is_kept() {
-        let (writer, mut reader) = queue(100);
+        let (mut writer, mut reader) = queue(100);
         writer.keepalive(SourceLsn::new(1));
         writer.keepalive(SourceLsn::new(2));
         writer.part(part(10, 5));
         writer.keepalive(SourceLsn::new(11));
+        writer.publish();
         writer.keepalive(SourceLsn::new(12));
+        writer.publish();
         assert_eq!(reader.next().await.unwrap(), SourceEvent::Keepalive(SourceLsn::new(2)));
         assert!(matches!(reader.next().await, Ok(SourceEvent::Part(_))));
         assert_eq!(reader.next().await.unwrap(), SourceEvent::Keepalive(SourceLsn::new(12)));
     }
 
     #[tokio::test]
+    async fn what_was_queued_is_shown_together() {
+        let (mut writer, mut reader) = queue(100);
+        let reading = tokio::spawn(async move { (reader.next().await, reader.take().is_some()) });
+        tokio::task::yield_now().await;
+        writer.part(part(10, 5));
+        tokio::task::yield_now().await;
+        writer.part(part(20, 5));
+        tokio::task::yield_now().await;
+        assert!(!reading.is_finished(), "nothing is shown yet");
+        writer.publish();
+        assert!(matches!(reading.await.unwrap(), (Ok(SourceEvent::Part(_)), true)), "both are");
+    }
+
+    #[tokio::test]
     async fn a_part_larger_than_the_budget_goes_alone() {
-        let (writer, mut reader) = queue(10);
+        let (mut writer, mut reader) = queue(10);
         assert!(!writer.is_full());
         writer.part(part(10, 1000));
-        assert!(writer.is_full());
+        assert!(writer.is_full(), "what was queued counts before it is shown");
         let waiting = tokio::spawn(async move {
             writer.wait_for_room().await;
             writer.bytes()

@@ -8,6 +8,7 @@ use relevo_pgoutput::{Assembler, StreamStore};
 use tokio::sync::{oneshot, watch};
 
 use crate::SourceError;
+use crate::applied::Applied;
 use crate::connection::ReplicationConnection;
 use crate::monitor::SourceMonitor;
 use crate::pace::{GATHER, Pace};
@@ -29,6 +30,7 @@ pub struct PgSource {
     done: Done,
     monitor: SourceMonitor,
     failed: Option<(String, FaultClass, &'static str)>,
+    applied: Option<Applied>,
 }
 
 impl PgSource {
@@ -121,9 +123,10 @@ where
     let (finished, done) = oneshot::channel();
     let assembler = Assembler::new(format, options.part_bytes, store);
     let monitor = options.monitor.clone();
+    let applied = options.skip_applied.then(Applied::default);
     let pump =
         Pump::new(connection.framed, assembler, writer, told, monitor.clone(), settings, Pace::new(gather));
-    (PgSource { reader, feedback, command, done, monitor, failed: None }, pump, commanded, finished)
+    (PgSource { reader, feedback, command, done, monitor, failed: None, applied }, pump, commanded, finished)
 }
 
 impl ChangeSource for PgSource {
@@ -137,7 +140,10 @@ impl ChangeSource for PgSource {
         if let Err(error) = &event {
             self.failed = Some((error.to_string(), error.class(), error.kind()));
         }
-        event
+        match (&mut self.applied, event) {
+            (Some(applied), Ok(SourceEvent::Part(part))) => Ok(SourceEvent::Part(applied.pass_over(part))),
+            (_, event) => event,
+        }
     }
 
     fn report(&mut self, feedback: Feedback) {
@@ -147,9 +153,10 @@ impl ChangeSource for PgSource {
                 applied: known.applied.max(feedback.applied),
                 durable: known.durable.max(feedback.durable),
             };
-            let changed = newer != *known;
+            // The loop is not woken for what it tells only together with this, or when its time has come.
+            let worth_telling = newer.durable > known.durable;
             *known = newer;
-            changed
+            worth_telling
         });
     }
 

@@ -48,6 +48,9 @@ pub struct StartOptions {
     pub receive_timeout: Duration,
     /// How long to wait for another connection to leave the slot before that is an error.
     pub slot_wait: Duration,
+    /// Whether transactions are passed over that the source itself has from elsewhere, by the mark of whoever applied them:
+    /// the first thing in each is a logical message with prefix `relevo` and content `applied`.
+    pub skip_applied: bool,
     /// Where the state of the connection can be read. Give the same one to every start of a flow: it also remembers
     /// which walsender was our own.
     pub monitor: SourceMonitor,
@@ -69,6 +72,7 @@ impl StartOptions {
             status_interval: Duration::from_secs(1),
             receive_timeout: Duration::from_secs(60),
             slot_wait: Duration::from_secs(60),
+            skip_applied: false,
             monitor: SourceMonitor::default(),
         }
     }

@@ -20,6 +20,8 @@ pub(crate) enum StreamMessage {
         start: SourceLsn,
         /// How far the server has got.
         wal_end: SourceLsn,
+        /// When it was sent, by the server's clock.
+        sent_at: Timestamp,
         /// The message.
         payload: Bytes,
     },
@@ -40,8 +42,8 @@ impl StreamMessage {
             XLOG_DATA if content.len() >= 24 => {
                 let start = SourceLsn::new(content.get_u64());
                 let wal_end = SourceLsn::new(content.get_u64());
-                let _sent_at = content.get_i64();
-                Ok(Self::Data { start, wal_end, payload: content })
+                let sent_at = Timestamp::from_postgres_us(content.get_i64());
+                Ok(Self::Data { start, wal_end, sent_at, payload: content })
             }
             KEEPALIVE if content.len() == 17 => {
                 let wal_end = SourceLsn::new(content.get_u64());
@@ -101,8 +103,9 @@ mod tests {
         data.put_i64(7);
         data.put_slice(b"B...");
         let message = StreamMessage::parse(data.freeze()).unwrap();
-        let StreamMessage::Data { start, wal_end, payload } = message else { panic!("data") };
-        assert_eq!((start.as_u64(), wal_end.as_u64(), &payload[..]), (5, 6, &b"B..."[..]));
+        let StreamMessage::Data { start, wal_end, sent_at, payload } = message else { panic!("data") };
+        assert_eq!((start.as_u64(), wal_end.as_u64(), sent_at.postgres_us()), (5, 6, 7));
+        assert_eq!(&payload[..], b"B...");
 
         let mut keepalive = BytesMut::new();
         keepalive.put_u8(b'k');

@@ -15,6 +15,10 @@ use crate::run::Run;
 /// The session's transactions are read-only by default. So if this statement alone failed (somebody cancels it),
 /// the changes behind it in the pipeline would be refused, instead of being committed one by one.
 pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+/// The same with a first record by which whoever decodes this transaction knows that it came from elsewhere. It needs no
+/// right, unlike a replication origin (manual, *Replication Management Functions*).
+const BEGIN_MARKED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+     SELECT pg_catalog.pg_logical_emit_message(true, 'relevo', 'applied')";
 
 /// A transaction in parts cannot be begun again: its earlier parts are gone. So each part can be taken back by itself.
 const BEGIN_PART: &str = "SAVEPOINT relevo_part";
@@ -113,7 +117,8 @@ impl PgTarget {
             broken: &mut self.broken,
         };
         if !self.in_transaction {
-            run.session(BEGIN, "beginning a transaction").await?;
+            let begin = if self.marked { BEGIN_MARKED } else { BEGIN };
+            run.session(begin, "beginning a transaction").await?;
         }
         match order {
             ApplyOrder::Strict => run.changes(items).await?,

@@ -82,6 +82,9 @@ pub struct TargetOptions {
     pub previous_pid: Option<i32>,
     /// How the changes of a batch are sent.
     pub order: ApplyOrder,
+    /// Whether transactions are marked as applied, for whoever decodes them on this database again: the first thing in
+    /// each is a logical message with prefix `relevo` and content `applied`.
+    pub marked: bool,
 }
 
 /// How the changes of a batch are sent. The rows are the same in the end.
@@ -116,6 +119,8 @@ pub struct PgTarget {
     /// The tables of the transaction that is open or about to be.
     pub(crate) touched: Touched,
     pub(crate) order: ApplyOrder,
+    /// Transactions say that they were applied.
+    pub(crate) marked: bool,
     /// The role may make temporary tables.
     pub(crate) may_stage: bool,
     /// The tables that have a temporary table in the transaction, by OID.
@@ -145,7 +150,7 @@ impl PgTarget {
     /// `session_replication_role`; [`TargetError::NoProgress`] before the copy is complete;
     /// [`TargetError::OtherSource`] when the progress belongs to another source.
     pub async fn open(info: &ConnInfo, options: TargetOptions) -> Result<Self, TargetError> {
-        let TargetOptions { flow, source, synchronous_commit, previous_pid, order } = options;
+        let TargetOptions { flow, source, synchronous_commit, previous_pid, order, marked } = options;
         // The server stops reading while a change waits for a lock, with a window of others already on their way.
         let session = connect(&info.patient_writes(), &flow).await?;
         let server = prepare_session(&session, synchronous_commit).await?;
@@ -174,6 +179,7 @@ impl PgTarget {
             missing: Missing::default(),
             touched: Touched::default(),
             order,
+            marked,
             may_stage: server.may_stage,
             stages: HashSet::new(),
             distrust: Distrust::default(),

@@ -92,6 +92,8 @@ struct Ends {
     board: Arc<FlowBoard>,
     coming: Coming,
     hold: watch::Sender<Option<SourceLsn>>,
+    /// Both ends are nodes between which the role of the primary moves.
+    between_nodes: bool,
 }
 
 /// The tables that are on their way, for as long as there are any.
@@ -122,6 +124,7 @@ impl Sessions for Ends {
             synchronous_commit: self.synchronous_commit,
             previous_pid: self.previous_pid,
             order: ApplyOrder::Sets,
+            marked: self.between_nodes,
         };
         // A lock may be waited for as long as it takes, but not a server that is silent.
         let server = [Server { info: self.target.clone(), side: Side::Target }];
@@ -141,6 +144,7 @@ impl Sessions for Ends {
             buffer_bytes: self.buffer_bytes,
             receive_timeout: self.receive_timeout,
             monitor: self.monitor.clone(),
+            skip_applied: self.between_nodes,
             ..StartOptions::new(self.source.clone(), &self.flow, self.identity.clone(), from)
         };
         let running = RunningStore::new(self.spool.clone(), self.running_bytes);
@@ -220,6 +224,7 @@ pub async fn stream(
         coming: streamed.coming,
         hold: streamed.hold,
         board: board.clone(),
+        between_nodes: settings.between_nodes,
     };
     let options = FlowOptions {
         batch_bytes: settings.batch_bytes,

@@ -1,1 +1,299 @@
-//! tests
+//! Plans over observations: those that were thought of, and random ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use relevo_model::{SourceIdentity, SourceLsn, Timestamp};
+use relevo_state::{HandoverKind, HandoverRecord, HandoverState, NodeRecord};
+
+use super::{Plan, Refusal, Step, failover, rejoin, switchover};
+use crate::{FlowSight, Observed, Seen, Sight};
+
+fn identity(node: &str) -> SourceIdentity {
+    SourceIdentity { system_id: format!("system of {node}"), timeline: 1, database: "shop".to_owned() }
+}
+
+fn record(node: &str, epoch: u64, primary: &str, fenced: bool) -> NodeRecord {
+    let now = Timestamp::from_unix_us(0);
+    NodeRecord {
+        cluster: "shop".to_owned(),
+        name: node.to_owned(),
+        epoch,
+        primary: primary.to_owned(),
+        fenced,
+        fence_lsn: None,
+        promised_to: None,
+        heartbeat_at: None,
+        updated_at: now,
+        now,
+    }
+}
+
+fn flow(source: &str, applied: u64) -> FlowSight {
+    FlowSight {
+        source: identity(source),
+        applied: SourceLsn::new(applied),
+        commit_lsn: Some(SourceLsn::new(applied - 8)),
+        commit_time: None,
+        complete: true,
+        works: true,
+        detail: None,
+    }
+}
+
+fn seen(node: &str, record: NodeRecord, flow: Option<FlowSight>) -> Seen {
+    Seen {
+        identity: identity(node),
+        record: Some(record),
+        wal_lsn: SourceLsn::new(1000),
+        in_recovery: false,
+        prepared_transactions: 0,
+        out_of_reach: Vec::new(),
+        owns_database: true,
+        superuser: false,
+        flow,
+        slots: BTreeSet::new(),
+        handovers: Vec::new(),
+    }
+}
+
+fn observed(nodes: impl IntoIterator<Item = (&'static str, Option<Seen>)>) -> Observed {
+    let sight = |seen: Option<Seen>| match seen {
+        Some(seen) => Sight::Seen(Box::new(seen)),
+        None => Sight::Unreachable("no answer".to_owned()),
+    };
+    Observed { nodes: nodes.into_iter().map(|(name, seen)| (name.to_owned(), sight(seen))).collect() }
+}
+
+/// `a` has the role, `b` and `c` follow.
+fn healthy() -> [(&'static str, Option<Seen>); 3] {
+    let standby = |name, applied| Some(seen(name, record(name, 1, "a", true), Some(flow("a", applied))));
+    [
+        ("a", Some(seen("a", record("a", 1, "a", false), None))),
+        ("b", standby("b", 900)),
+        ("c", standby("c", 900)),
+    ]
+}
+
+fn words(plan: &Plan) -> Vec<&'static str> {
+    plan.steps.iter().map(Step::word).collect()
+}
+
+#[test]
+fn a_switchover_arms_before_it_fences_and_promotes_after_all_has_arrived() {
+    let plan = switchover(&observed(healthy()), "b").unwrap();
+    let expected = [
+        "arm",
+        "arm",
+        "fence",
+        "drain",
+        "drain_others",
+        "sequences",
+        "promote",
+        "follow",
+        "follow",
+        "retire",
+        "retire",
+    ];
+    assert_eq!((words(&plan).as_slice(), plan.epoch), (expected.as_slice(), 2));
+}
+
+#[test]
+fn a_switchover_is_refused_for_what_stands_in_its_way() {
+    let change = |change: fn(&mut [(&'static str, Option<Seen>); 3])| {
+        let mut nodes = healthy();
+        change(&mut nodes);
+        switchover(&observed(nodes), "b").unwrap_err()
+    };
+    fn of<'n>(nodes: &'n mut [(&'static str, Option<Seen>); 3], at: usize) -> &'n mut Seen {
+        nodes[at].1.as_mut().unwrap()
+    }
+    assert!(matches!(change(|n| n[0].1 = None), Refusal::Unreachable { node, .. } if node == "a"));
+    assert!(matches!(change(|n| n[1].1 = None), Refusal::Unreachable { node, .. } if node == "b"));
+    assert!(matches!(change(|n| of(n, 1).flow = None), Refusal::NotReady { .. }));
+    assert!(matches!(change(|n| of(n, 1).flow = Some(flow("c", 9))), Refusal::NotReady { .. }));
+    assert!(matches!(change(|n| of(n, 1).flow.as_mut().unwrap().complete = false), Refusal::NotReady { .. }));
+    assert!(matches!(change(|n| of(n, 1).flow.as_mut().unwrap().works = false), Refusal::NotReady { .. }));
+    assert!(matches!(change(|n| of(n, 0).prepared_transactions = 1), Refusal::CannotFence { .. }));
+    assert!(matches!(change(|n| of(n, 0).out_of_reach = vec!["t".to_owned()]), Refusal::CannotFence { .. }));
+    assert!(matches!(change(|n| of(n, 1).owns_database = false), Refusal::CannotFence { .. }));
+    assert!(matches!(
+        change(|n| of(n, 0).record.as_mut().unwrap().name = "z".to_owned()),
+        Refusal::WrongNode { .. }
+    ));
+    let contested = |n: &mut [(&'static str, Option<Seen>); 3]| {
+        of(n, 2).record = Some(record("c", 1, "c", false));
+    };
+    assert!(matches!(change(contested), Refusal::Contested { epoch: 1, .. }));
+    let promised = |n: &mut [(&'static str, Option<Seen>); 3]| {
+        let record = of(n, 0).record.as_mut().unwrap();
+        (record.fenced, record.promised_to) = (true, Some("c".to_owned()));
+    };
+    assert!(matches!(change(promised), Refusal::Interrupted { .. }));
+    assert!(matches!(switchover(&observed(healthy()), "z").unwrap_err(), Refusal::NoSuchNode { .. }));
+}
+
+#[test]
+fn a_failover_is_refused_while_the_primary_takes_writes_or_another_standby_has_more() {
+    let refused = failover(&observed(healthy()), "b", false).unwrap_err();
+    assert!(matches!(refused, Refusal::PrimaryLives { .. }), "{refused}");
+    assert_eq!(words(&failover(&observed(healthy()), "b", true).unwrap())[0], "fence");
+    let mut nodes = healthy();
+    nodes[0].1 = None;
+    let plan = failover(&observed(nodes.clone()), "b", false).unwrap();
+    assert_eq!(words(&plan), ["settle", "arm", "arm", "advance_sequences", "promote", "follow"]);
+    nodes[2].1.as_mut().unwrap().flow = Some(flow("a", 950));
+    let refused = failover(&observed(nodes.clone()), "b", false).unwrap_err();
+    assert!(matches!(refused, Refusal::Behind { better, .. } if better == "c"));
+    failover(&observed(nodes.clone()), "c", false).unwrap();
+    failover(&observed(nodes), "b", true).unwrap();
+}
+
+#[test]
+fn an_old_primary_rejoins_by_salvage_and_only_as_long_as_its_slot_is_there() {
+    let mut nodes = healthy();
+    let handover = HandoverRecord {
+        id: "2".to_owned(),
+        kind: HandoverKind::Failover,
+        state: HandoverState::Done,
+        epoch: 2,
+        from: Some("a".to_owned()),
+        to: "b".to_owned(),
+        step: None,
+        requested_by: String::new(),
+        started_at: Timestamp::from_unix_us(0),
+        ended_at: None,
+        old_system_id: Some(identity("a").system_id),
+        old_lsn: Some(SourceLsn::new(900)),
+        old_commit_time: None,
+        new_lsn: Some(SourceLsn::new(500)),
+        pause_ms: None,
+        loss: None,
+    };
+    let b = nodes[1].1.as_mut().unwrap();
+    (b.record, b.flow, b.handovers) = (Some(record("b", 2, "b", false)), None, vec![handover]);
+    b.slots = BTreeSet::from(["relevo_shop_a".to_owned(), "relevo_shop_c".to_owned()]);
+    assert!(
+        matches!(rejoin(&observed(nodes.clone()), "a"), Err(Refusal::CannotRejoin { .. })),
+        "without its slot"
+    );
+    nodes[0].1.as_mut().unwrap().slots.insert("relevo_shop_b".to_owned());
+    let plan = rejoin(&observed(nodes.clone()), "a").unwrap();
+    assert_eq!(words(&plan), ["fence", "salvage", "undo", "restore", "retire"]);
+    // c stands where b stood.
+    assert_eq!(words(&rejoin(&observed(nodes.clone()), "c").unwrap()), ["follow"]);
+    nodes[2].1.as_mut().unwrap().flow = Some(flow("a", 950));
+    assert!(matches!(rejoin(&observed(nodes.clone()), "c"), Err(Refusal::CannotRejoin { .. })), "c has more");
+    assert!(matches!(rejoin(&observed(nodes), "b"), Err(Refusal::CannotRejoin { .. })), "b has the role");
+}
+
+/// What the steps do to who may write, and nothing else.
+#[derive(Debug, Clone)]
+struct World(BTreeMap<String, (u64, String, bool)>);
+
+impl World {
+    fn of(observed: &Observed) -> Self {
+        let records = observed.all_seen().filter_map(|(name, seen)| {
+            let record = seen.record.as_ref()?;
+            Some((name.to_owned(), (record.epoch, record.primary.clone(), record.fenced)))
+        });
+        Self(records.collect())
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Fence { node, .. } => self.0.get_mut(node).unwrap().2 = true,
+            Step::Unfence { node } => self.0.get_mut(node).unwrap().2 = false,
+            Step::Promote { node, epoch, .. } => {
+                self.0.insert(node.clone(), (*epoch, node.clone(), false));
+            }
+            Step::Follow { node, primary } | Step::Undo { node, primary } => {
+                let epoch = self.0[primary].0;
+                let fenced = self.0[node].2;
+                self.0.insert(node.clone(), (epoch, primary.clone(), fenced));
+            }
+            _ => {}
+        }
+    }
+
+    /// Nodes that accept writes, by the epoch under which they do.
+    fn writers(&self) -> BTreeMap<u64, Vec<&str>> {
+        let mut writers: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+        for (node, (epoch, primary, fenced)) in &self.0 {
+            if primary == node && !fenced {
+                writers.entry(*epoch).or_default().push(node);
+            }
+        }
+        writers
+    }
+}
+
+fn any_seen(name: &'static str) -> impl Strategy<Value = Option<Seen>> {
+    let names = prop::sample::select(vec!["a", "b", "c"]);
+    let facts =
+        (1u64..4, names.clone(), any::<bool>(), prop::option::of(names.clone()), prop::option::of(names));
+    (prop::option::weighted(0.8, facts), 0u64..3, any::<bool>()).prop_map(move |(facts, applied, whole)| {
+        let (epoch, primary, fenced, promised, source) = facts?;
+        // A standby is guarded before anything else happens to it.
+        let fenced = fenced || primary != name;
+        let mut record = record(name, epoch, primary, fenced);
+        record.promised_to = promised.filter(|_| fenced && primary == name).map(str::to_owned);
+        record.fence_lsn = fenced.then(|| SourceLsn::new(900));
+        let flow = source
+            .filter(|source| *source != name)
+            .map(|source| FlowSight { complete: whole, ..flow(source, 890 + applied * 10) });
+        let mut seen = seen(name, record, flow);
+        seen.slots = ["a", "b", "c"].map(|node| format!("relevo_shop_{node}")).into();
+        Some(seen)
+    })
+}
+
+fn any_observed() -> impl Strategy<Value = Observed> {
+    (any_seen("a"), any_seen("b"), any_seen("c"))
+        .prop_map(|(a, b, c)| observed([("a", a), ("b", b), ("c", c)]))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever is observed and whatever is asked: no plan lets two nodes accept writes under one epoch, wherever it is
+    /// interrupted, unless they did so before.
+    #[test]
+    fn no_plan_lets_two_nodes_write_under_one_epoch(
+        observed in any_observed(), to in prop::sample::select(vec!["a", "b", "c"]), force in any::<bool>(), what in 0..3
+    ) {
+        let plan = match what {
+            0 => switchover(&observed, to),
+            1 => failover(&observed, to, force),
+            _ => rejoin(&observed, to),
+        };
+        let Ok(plan) = plan else { return Ok(()) };
+        let mut world = World::of(&observed);
+        prop_assume!(world.writers().values().all(|writers| writers.len() == 1));
+        for step in &plan.steps {
+            world.take(step);
+            let writers = world.writers();
+            prop_assert!(writers.values().all(|writers| writers.len() == 1), "{step}: {world:?} by {plan:?}");
+        }
+    }
+
+    /// The role is only ever taken in a new epoch, from a primary that is fenced or does not answer; and in a switchover
+    /// only after all that it wrote has arrived.
+    #[test]
+    fn the_role_is_taken_only_behind_a_fence(
+        observed in any_observed(), to in prop::sample::select(vec!["a", "b", "c"]), planned in any::<bool>()
+    ) {
+        let plan = if planned { switchover(&observed, to) } else { failover(&observed, to, false) };
+        let Ok(plan) = plan else { return Ok(()) };
+        let highest = observed.claims().iter().map(|claim| claim.epoch).max().unwrap();
+        for (at, step) in plan.steps.iter().enumerate() {
+            let Step::Promote { node, from, epoch } = step else { continue };
+            prop_assert_eq!(node, to);
+            prop_assert_eq!(*epoch, highest + 1);
+            let before = words(&plan)[..at].to_vec();
+            let fenced = before.contains(&"fence") || observed.record(from).is_none_or(|record| record.fenced);
+            prop_assert!(fenced || observed.seen(from).is_none_or(|seen| seen.record.is_none()));
+            prop_assert!(!planned || before.contains(&"drain"), "{:?}", plan);
+        }
+    }
+}

@@ -68,7 +68,11 @@ impl Run<'_> {
         let info = self.work.cluster.nodes[node].info.clone();
         let spool = SharedSpool::new(path.with_extension("spool"), SPOOL_BYTES);
         let running = RunningStore::new(spool, RUNNING_BYTES);
-        let options = StartOptions::new(info, &flow, old.identity.clone(), from);
+        let options = StartOptions {
+            // What it had from others is not its own.
+            skip_applied: true,
+            ..StartOptions::new(info, &flow, old.identity.clone(), from)
+        };
         let mut source = PgSource::start(options, running).await.map_err(HandoverError::slot(node))?;
         loop {
             match source.next().await.map_err(HandoverError::slot(node))? {

@@ -23,7 +23,7 @@ fn states(world: &World) -> Vec<FlowState> {
 }
 
 #[test]
-fn an_idle_target_gets_the_first_transaction_at_once_and_the_rest_together() {
+fn an_idle_target_gets_what_is_there_at_once_and_together() {
     on_a_paused_clock(async {
         let world = World::new(Vec::new());
         let running = world.start(FlowOptions::default());
@@ -34,11 +34,36 @@ fn an_idle_target_gets_the_first_transaction_at_once_and_the_rest_together() {
         });
         let begin = Instant::now();
         world.until_all_is_applied().await;
+        assert_eq!(world.state().batches(), [100]);
+        assert_eq!(begin.elapsed(), Duration::from_millis(5), "one batch of 5 ms and no other wait");
+        running.stop().await;
+        world.assert_sound();
+        assert_eq!(states(&world), [FlowState::Opening, FlowState::Streaming, FlowState::Stopped]);
+    });
+}
+
+#[test]
+fn an_idle_target_waits_for_nothing_that_is_not_there_and_the_rest_piles_up() {
+    on_a_paused_clock(async {
+        let world = World::new(Vec::new());
+        let running = world.start(FlowOptions::default());
+        world.until("confirming the start", |state| state.confirmed == 1000).await;
+        world.change(|state| {
+            state.apply_takes = Duration::from_millis(5);
+            state.add(small(1));
+        });
+        let begin = Instant::now();
+        world.until("handing over the first", |state| state.told.contains(&Told::HandedOver(1))).await;
+        assert_eq!(begin.elapsed(), Duration::ZERO, "it goes alone, at once");
+        for _ in 0..3 {
+            sleep(Duration::from_millis(1)).await;
+            world.change(|state| state.add(small(33)));
+        }
+        world.until_all_is_applied().await;
         assert_eq!(world.state().batches(), [1, 99]);
         assert_eq!(begin.elapsed(), Duration::from_millis(10), "two batches of 5 ms and no other wait");
         running.stop().await;
         world.assert_sound();
-        assert_eq!(states(&world), [FlowState::Opening, FlowState::Streaming, FlowState::Stopped]);
     });
 }
 

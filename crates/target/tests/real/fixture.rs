@@ -48,6 +48,7 @@ pub fn options() -> TargetOptions {
         synchronous_commit: false,
         previous_pid: None,
         order: ApplyOrder::Sets,
+        marked: false,
     }
 }
 

@@ -1,0 +1,80 @@
+//! Transactions that the source itself has from elsewhere: passed over, so that nothing goes round in circles, and so that
+//! a standby that follows a former primary to its end gets nothing that came there afterwards.
+//!
+//! Whoever applies to a node marks its transactions with a logical message at their beginning. Their positions count as
+//! those of any other transaction. What may not enter: anything about the connection.
+
+use relevo_model::{Change, TransactionPart};
+
+/// Passes over what carries the mark.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// In the middle of a transaction that does.
+    inside: bool,
+}
+
+impl Applied {
+    /// The part as it is, or without its changes.
+    pub(crate) fn pass_over(&mut self, mut part: TransactionPart) -> TransactionPart {
+        if part.first {
+            self.inside = part.changes.first().is_some_and(is_mark);
+        }
+        if self.inside {
+            (part.changes, part.size_bytes) = (Vec::new(), 0);
+        }
+        part
+    }
+}
+
+fn is_mark(change: &Change) -> bool {
+    matches!(change, Change::Message { transactional: true, prefix, content, .. }
+        if prefix == "relevo" && &content[..] == b"applied")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use relevo_model::{SourceLsn, Timestamp, TransactionHeader, Xid};
+
+    use super::*;
+
+    fn message(content: &'static str) -> Change {
+        Change::Message {
+            lsn: SourceLsn::ZERO,
+            transactional: true,
+            prefix: "relevo".to_owned(),
+            content: content.into(),
+        }
+    }
+
+    fn part(changes: Vec<Change>, first: bool, last: bool) -> TransactionPart {
+        let header = TransactionHeader {
+            xid: Xid(1),
+            commit_lsn: SourceLsn::new(8),
+            commit_time: Timestamp::default(),
+            origin: None,
+        };
+        TransactionPart {
+            header: Arc::new(header),
+            first,
+            changes,
+            end: last.then_some(SourceLsn::new(16)),
+            size_bytes: 100,
+        }
+    }
+
+    #[test]
+    fn a_marked_transaction_is_passed_over_to_its_end_and_the_next_is_not() {
+        let mut applied = Applied::default();
+        let mut left = |part| {
+            let left = applied.pass_over(part);
+            (left.changes.len(), left.end.is_some())
+        };
+        assert_eq!(left(part(vec![message("heartbeat"), message("applied")], true, true)), (2, true));
+        assert_eq!(left(part(vec![message("applied"), message("x")], true, false)), (0, false));
+        assert_eq!(left(part(vec![message("y")], false, true)), (0, true));
+        assert_eq!(left(part(vec![message("z")], true, true)), (1, true));
+        assert_eq!(left(part(Vec::new(), true, true)), (0, true));
+    }
+}
