@@ -170,6 +170,7 @@ async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
         "relevo_tables{state=\"pending\"}",
         "relevo_tables{state=\"streaming\"}",
         "relevo_tables_not_added",
+        "relevo_last_verified_timestamp_seconds",
         "relevo_role{role=\"primary\"}",
         "relevo_flow_state{state=\"failed\"}",
     ] {
@@ -180,7 +181,9 @@ async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
     assert_sample(&samples, "relevo_build_info{version=\"1.2.3\"}", 1.0);
     assert_sample(&samples, "relevo_flow_state{state=\"preparing\"}", 1.0);
     assert!(samples.contains_key("relevo_replication_lag_seconds"));
-    for unknown in ["relevo_replication_lag_bytes", "relevo_slot", "relevo_position"] {
+    for unknown in
+        ["relevo_replication_lag_bytes", "relevo_verify_differences", "relevo_slot", "relevo_position"]
+    {
         assert!(!samples.keys().any(|series| series.starts_with(unknown)), "{unknown}");
     }
     assert_eq!(types["relevo_commit_to_visible_seconds"], "histogram");
