@@ -124,6 +124,13 @@ async fn one_of_each_is_found_and_exactly_that_is_mended() {
     }
     assert!(!shown.stdout.contains("pair"), "{}", shown.stdout);
 
+    let differences = async |expected: f64| {
+        let shown = async || relevo.metrics().await.sum("relevo_verify_differences", &[]) == Some(expected);
+        wait_until("the differences in the metrics", PATIENCE, shown).await;
+    };
+    differences(13.0).await;
+    assert!(relevo.metrics().await.value("relevo_last_verified_timestamp_seconds") > 1e9);
+
     let planned = pair.command("repair").args(&["--dry-run", "--json"]).finish().expect_code(3).json();
     assert_eq!(planned["differences"], 13, "{planned}");
     assert_eq!(verify(&pair).expect_code(3).json()["differences"], 13, "a dry run mends nothing");
@@ -134,6 +141,7 @@ async fn one_of_each_is_found_and_exactly_that_is_mended() {
         ["inserted", "updated", "deleted"].map(|field| table(&done, name)[field].as_u64().unwrap())
     };
     assert_eq!(of("public.t"), [1, 2, 1], "{done}");
+    differences(0.0).await;
     assert_eq!(of("public.bag"), [3, 0, 3], "{done}");
     assert_eq!(of("public.pair"), [1, 1, 1], "{done}");
     assert_eq!(verify(&pair).expect_code(0).json()["differences"], 0);
@@ -274,5 +282,50 @@ async fn a_large_transaction_under_way_is_waited_for_or_left_behind() {
         assert_eq!(verify(&pair).expect_code(0).json()["differences"], 0);
     }
     pair.settle().await;
+    relevo.terminate();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_and_tables_without_identity_are_compared_and_mended_too() {
+    let pair = Pair::start(Version::V17, Version::V14).await;
+    pair.source
+        .sql(
+            "CREATE TABLE part (id int, region text, v text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+             CREATE TABLE part_a PARTITION OF part FOR VALUES IN ('a');
+             CREATE TABLE part_b PARTITION OF part FOR VALUES IN ('b');
+             INSERT INTO part SELECT n, CASE WHEN n % 2 = 0 THEN 'a' ELSE 'b' END, 'v' FROM generate_series(1, 500) n;
+             CREATE TABLE events (at int, what text); INSERT INTO events SELECT n, 'e' FROM generate_series(1, 100) n",
+        )
+        .await;
+    pair.target
+        .sql(
+            "CREATE TABLE part (id int, region text, v text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+             CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (250);
+             CREATE TABLE part_2 PARTITION OF part DEFAULT;
+             CREATE TABLE events (at int, what text)",
+        )
+        .await;
+    let mut relevo = pair.relevo().args(&["--schema", "existing", "--via-partition-root=true"]).start();
+    relevo.wait_until_streaming().await;
+    let said = verify(&pair).expect_code(0).json();
+    assert_eq!(table(&said, "public.part")["source_rows"], 500, "{said}");
+    assert_eq!(table(&said, "public.events")["insert_only"], true, "{said}");
+    let spoil = "UPDATE part SET v = 'w' WHERE id IN (10, 300); DELETE FROM part WHERE id IN (11, 301); \
+         INSERT INTO part VALUES (0, 'a', 'v'), (1000, 'b', 'v')";
+    pair.target.sql(spoil).await;
+    // The stream does not carry these.
+    pair.source.sql("UPDATE events SET what = 'f' WHERE at < 4; DELETE FROM events WHERE at = 50").await;
+    let said = pair
+        .command("verify")
+        .args(&["--json", "--rate", "10MiB", "--jobs", "1"])
+        .finish()
+        .expect_code(3)
+        .json();
+    assert_eq!(counts(&said, "public.part"), [2, 2, 2], "{said}");
+    assert_eq!(counts(&said, "public.events"), [3, 4, 0], "{said}");
+    let done = repair(&pair).expect_code(0).json();
+    assert_eq!(done["rows"], 13, "{done}");
+    verify(&pair).expect_code(0);
+    pair.command("verify").args(&["--table", "nowhere.*"]).finish().expect_code(2);
     relevo.terminate();
 }
