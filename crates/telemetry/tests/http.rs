@@ -211,6 +211,7 @@ fn feed(fixture: &Fixture) {
     board.durable(SourceLsn::new(2000));
     board.metrics().set_buffer_bytes(4096);
     board.metrics().reconnect(Side::Target);
+    board.metrics().verified(Some(1_500_000_000_250_000), Some(7));
     board.error(Some(Side::Target), "disk_full", "the target's disk is full");
     board.copied("public.orders", 10, 1000);
     board.set_slot(Some(SlotStatus {
@@ -244,6 +245,8 @@ async fn metrics_follow_the_board() {
         ("relevo_target_missing_rows_total", 1.0),
         ("relevo_changes_reapplied_total", 16.0),
         ("relevo_buffer_bytes", 4096.0),
+        ("relevo_last_verified_timestamp_seconds", 1_500_000_000.25),
+        ("relevo_verify_differences", 7.0),
         ("relevo_reconnects_total{side=\"target\"}", 1.0),
         ("relevo_errors_total{kind=\"disk_full\"}", 1.0),
         ("relevo_copy_rows_total", 10.0),
