@@ -54,6 +54,8 @@ pub struct Metrics {
     copy_remaining: GaugeVec,
     tables: GaugeVec,
     tables_not_added: IntGauge,
+    last_verified: Gauge,
+    verify_differences: GaugeVec,
     role: GaugeVec,
     epoch: IntGauge,
     stale_primary: IntGauge,
@@ -116,6 +118,8 @@ impl Metrics {
             copy_remaining: gauges(names::COPY_REMAINING, &[])?,
             tables: gauges(names::TABLES, &["state"])?,
             tables_not_added: IntGauge::with_opts(opts(names::TABLES_NOT_ADDED))?,
+            last_verified: Gauge::with_opts(opts(names::LAST_VERIFIED))?,
+            verify_differences: gauges(names::VERIFY_DIFFERENCES, &[])?,
             role: gauges(names::ROLE, &["role"])?,
             epoch: IntGauge::with_opts(opts(names::EPOCH))?,
             stale_primary: IntGauge::with_opts(opts(names::STALE_PRIMARY))?,
@@ -167,6 +171,8 @@ impl Metrics {
         register(Box::new(self.copy_remaining.clone()))?;
         register(Box::new(self.tables.clone()))?;
         register(Box::new(self.tables_not_added.clone()))?;
+        register(Box::new(self.last_verified.clone()))?;
+        register(Box::new(self.verify_differences.clone()))?;
         register(Box::new(self.role.clone()))?;
         register(Box::new(self.epoch.clone()))?;
         register(Box::new(self.stale_primary.clone()))?;
@@ -288,6 +294,14 @@ impl Metrics {
         let local = self.commit_to_visible.local();
         visible_after_seconds.for_each(|seconds| local.observe(seconds));
         local.flush();
+    }
+
+    /// What the last comparisons of both sides said: when the oldest of them was, in microseconds since 1970-01-01 UTC, if all
+    /// tables were compared, and how many rows differed, if any were.
+    pub fn verified(&self, at_unix_us: Option<i64>, differences: Option<u64>) {
+        #[expect(clippy::cast_precision_loss, reason = "a time in seconds, to the microsecond")]
+        self.last_verified.set(at_unix_us.unwrap_or(0) as f64 / 1e6);
+        set_if_known(&self.verify_differences, &[], differences);
     }
 
     /// Sequences were set on the target to where the source's stand.

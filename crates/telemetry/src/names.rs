@@ -67,6 +67,10 @@ metrics! {
         "Replicated tables, by state.";
     TABLES_NOT_ADDED = "relevo_tables_not_added",
         "Tables of the source that the patterns choose and that are not replicated: they came after the copy, or were taken out.";
+    LAST_VERIFIED = "relevo_last_verified_timestamp_seconds",
+        "When the table of the flow whose comparison with the source is the oldest was compared last, in seconds since 1970-01-01 UTC. 0 while a table was never compared.";
+    VERIFY_DIFFERENCES = "relevo_verify_differences",
+        "Rows that differed when the tables were last compared and that were not mended since. Absent when none was ever compared.";
     ROLE = "relevo_role",
         "1 for the role that the node has, 0 for the other.";
     EPOCH = "relevo_epoch",

@@ -170,6 +170,7 @@ async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
         "relevo_tables{state=\"pending\"}",
         "relevo_tables{state=\"streaming\"}",
         "relevo_tables_not_added",
+        "relevo_last_verified_timestamp_seconds",
         "relevo_role{role=\"primary\"}",
         "relevo_flow_state{state=\"failed\"}",
     ] {
@@ -180,7 +181,9 @@ async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
     assert_sample(&samples, "relevo_build_info{version=\"1.2.3\"}", 1.0);
     assert_sample(&samples, "relevo_flow_state{state=\"preparing\"}", 1.0);
     assert!(samples.contains_key("relevo_replication_lag_seconds"));
-    for unknown in ["relevo_replication_lag_bytes", "relevo_slot", "relevo_position"] {
+    for unknown in
+        ["relevo_replication_lag_bytes", "relevo_verify_differences", "relevo_slot", "relevo_position"]
+    {
         assert!(!samples.keys().any(|series| series.starts_with(unknown)), "{unknown}");
     }
     assert_eq!(types["relevo_commit_to_visible_seconds"], "histogram");
@@ -208,6 +211,7 @@ fn feed(fixture: &Fixture) {
     board.durable(SourceLsn::new(2000));
     board.metrics().set_buffer_bytes(4096);
     board.metrics().reconnect(Side::Target);
+    board.metrics().verified(Some(1_500_000_000_250_000), Some(7));
     board.error(Some(Side::Target), "disk_full", "the target's disk is full");
     board.copied("public.orders", 10, 1000);
     board.set_slot(Some(SlotStatus {
@@ -241,6 +245,8 @@ async fn metrics_follow_the_board() {
         ("relevo_target_missing_rows_total", 1.0),
         ("relevo_changes_reapplied_total", 16.0),
         ("relevo_buffer_bytes", 4096.0),
+        ("relevo_last_verified_timestamp_seconds", 1_500_000_000.25),
+        ("relevo_verify_differences", 7.0),
         ("relevo_reconnects_total{side=\"target\"}", 1.0),
         ("relevo_errors_total{kind=\"disk_full\"}", 1.0),
         ("relevo_copy_rows_total", 10.0),

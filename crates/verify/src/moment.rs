@@ -30,6 +30,8 @@ const HOLD_SECONDS: u32 = 30;
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a repair may take in one transaction, in seconds.
 const REPAIR_HOLD_SECONDS: u32 = 300;
+/// How often it is tried to hold the flow where the source's WAL ends, before it is held wherever it is.
+const FIRST_HOLDS: usize = 20;
 /// How long another command that holds the flow is waited for.
 const LOCK_LIMIT: Duration = Duration::from_secs(2);
 /// The first pause between two looks at the target, and the longest.
@@ -177,12 +179,9 @@ type Standing = (SourceLsn, Duration, (SqlSession, String));
 async fn stand(ends: &Ends, control: &SqlSession, hold_seconds: u32) -> Result<Standing, VerifyError> {
     let begun = Instant::now();
     let source = session::reading(&ends.source, Side::Source, &ends.flow).await?;
-    let failed = || VerifyError::sql(Side::Source, "asking for its position");
     loop {
-        let row = source.query_one(sql::INSERT_POSITION, &[]).await.map_err(failed())?;
-        let first = SourceLsn::new(row.get::<_, PgLsn>(0).into());
         let held = Instant::now();
-        hold(ends, control, first, hold_seconds).await?;
+        hold_first(ends, control, &source, hold_seconds).await?;
         if let Some(created) = snapshot(ends, &source, begun).await? {
             let (connection, created) = created;
             let name = created.snapshot.unwrap_or_default();
@@ -206,6 +205,26 @@ async fn stand(ends: &Ends, control: &SqlSession, hold_seconds: u32) -> Result<S
         state::release(&**control, &ends.flow).await?;
         sleep(SLOT_PAUSE).await;
     }
+}
+
+/// Holds the flow where the source's WAL ends now. Whoever applies may be behind that by the time that the row is written:
+/// then it is asked for again, and after some times the flow is held wherever it is.
+async fn hold_first(
+    ends: &Ends,
+    control: &SqlSession,
+    source: &SqlSession,
+    hold_seconds: u32,
+) -> Result<(), VerifyError> {
+    for _ in 0..FIRST_HOLDS {
+        let row = source.query_one(sql::INSERT_POSITION, &[]).await;
+        let row = row.map_err(VerifyError::sql(Side::Source, "asking for its position"))?;
+        let at = SourceLsn::new(row.get::<_, PgLsn>(0).into());
+        if state::hold(&**control, &ends.flow, Some(at), hold_seconds).await?.is_some() {
+            return Ok(());
+        }
+    }
+    let held = state::hold(&**control, &ends.flow, None, hold_seconds).await?;
+    held.map(drop).ok_or_else(|| VerifyError::NotStreaming { flow: ends.flow.clone() })
 }
 
 async fn hold(ends: &Ends, control: &SqlSession, at: SourceLsn, seconds: u32) -> Result<Hold, VerifyError> {

@@ -41,17 +41,20 @@ fn help_and_version_are_there_for_every_command() {
             "tables",
             "errors",
             "wait",
+            "verify",
+            "repair",
             "reset",
             "Exit codes: 0 done; 1 failed; 2 usage",
         ],
     );
-    for command in ["run", "status", "check", "tables", "errors", "wait", "reset"] {
+    for command in ["run", "status", "check", "tables", "errors", "wait", "verify", "repair", "reset"] {
         let help = relevo(&[command, "--help"]).finish().expect_code(0).stdout;
         assert_says(
             &help,
             &["--source", "RELEVO_SOURCE_URL", "--target", "--config", "--name", "--log-format"],
         );
-        let json = ["run", "status", "check", "tables", "errors", "wait"].contains(&command);
+        let json =
+            ["run", "status", "check", "tables", "errors", "wait", "verify", "repair"].contains(&command);
         assert_eq!(help.contains("--json"), json, "every command that tells something has --json: {command}");
     }
     let version = relevo(&["--version"]).finish().expect_code(0).stdout;
@@ -62,7 +65,7 @@ fn help_and_version_are_there_for_every_command() {
 fn a_wrong_command_line_is_exit_code_2_and_says_what_is_expected() {
     for (arguments, parts) in [
         (vec![], vec!["Usage"]),
-        (vec!["verify"], vec!["unrecognized subcommand", "verify"]),
+        (vec!["compare"], vec!["unrecognized subcommand", "compare"]),
         (vec!["run", "--sorce", "x"], vec!["--sorce", "--source"]),
         (vec!["status"], vec!["--source", "RELEVO_SOURCE_URL", "[source] url"]),
         (vec!["status", "--source", NOWHERE], vec!["--target", "RELEVO_TARGET_URL"]),

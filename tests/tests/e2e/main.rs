@@ -29,5 +29,6 @@ mod sequences;
 mod smoke;
 mod tables;
 mod values;
+mod verifying;
 mod waiting;
 mod warnings;

@@ -11,7 +11,7 @@ use relevo_pipeline::{FlowEvent, FlowObserver, FlowState as PipelineState};
 use relevo_snapshot::{CopyEvent, CopyObserver, Phase, TableJob};
 use relevo_source::{SlotInfo, SourceMonitor};
 use relevo_spool::SharedSpool;
-use relevo_state::FlowState;
+use relevo_state::{FlowState, Verified};
 use relevo_telemetry::{
     Board, Committed, CopyProgress, Role, RunState, SlotStatus, TableProgress, TableState,
 };
@@ -152,6 +152,12 @@ impl FlowBoard {
     /// Sequences of the target were set to where the source's stand.
     pub fn sequences_set(&self, count: usize) {
         self.board.metrics().sequences_set(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    /// What the last comparisons of both sides have said.
+    pub fn verified(&self, verified: Verified) {
+        let differences = verified.differences.and_then(|count| u64::try_from(count).ok());
+        self.board.metrics().verified(verified.at.map(Timestamp::unix_us), differences);
     }
 
     /// The flow's name is known now.

@@ -1,4 +1,5 @@
-//! Stores what the flow says of itself on the target, for `relevo status` of anybody, and keeps `relevo.error` short. It is
+//! Stores what the flow says of itself on the target, for `relevo status` of anybody, keeps `relevo.error` short, and shows
+//! what `relevo verify` has written there. It is
 //! a courtesy: a target that does not answer keeps nothing else from working, and gets the newest word once it does.
 //!
 //! While another process works for the flow it is that one's word that counts, and nothing is stored.
@@ -22,6 +23,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is noted how far a copy is.
 const NOTE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often it is looked up what the last comparisons of both sides have said.
+const VERIFIED_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last word may take when the process ends.
 const LAST_WORD_LIMIT: Duration = Duration::from_millis(500);
 
@@ -68,6 +71,8 @@ impl Keeper {
         trims.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut notes = interval(NOTE_INTERVAL);
         notes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(VERIFIED_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut noted = CopyNote::default();
         loop {
             let word = said.borrow_and_update().clone();
@@ -77,6 +82,7 @@ impl Keeper {
                 () = tokio::time::sleep(RETRY_PAUSE), if !stored => {}
                 changed = said.changed() => if changed.is_err() { break },
                 _ = trims.tick() => self.trim(&mut session).await,
+                _ = looks.tick() => self.show_verified(&mut session).await,
                 _ = notes.tick() => if stored { self.note_copy(&mut session, &mut noted).await },
             }
         }
@@ -144,6 +150,24 @@ impl Keeper {
             Ok(Err(error)) => {
                 *session = None;
                 debug!(error, "relevo.error could not be trimmed");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Shows what the last comparisons have said.
+    async fn show_verified(&self, session: &mut Option<SqlSession>) {
+        let work = async {
+            let open = self.open(session).await?;
+            let read = state::verified(&*open, &self.flow).await;
+            *session = Some(open);
+            read.map_err(|error| error.to_string())
+        };
+        match timeout(ANSWER_LIMIT, work).await {
+            Ok(Ok(verified)) => self.board.verified(verified),
+            Ok(Err(error)) => {
+                *session = None;
+                debug!(error, "what the last comparisons have said could not be read");
             }
             Err(_) => {}
         }
