@@ -12,7 +12,7 @@ mod tests;
 use std::fmt;
 
 use relevo_model::SourceLsn;
-use relevo_state::{HandoverKind, HandoverRecord, HandoverState};
+use relevo_state::{HandoverKind, HandoverRecord, HandoverState, NodeRecord};
 use thiserror::Error;
 
 use crate::{Claim, Observed, Seen};
@@ -349,6 +349,27 @@ fn claim(observed: &Observed) -> Result<Claim, Refusal> {
             Err(Refusal::Contested { claimants: claimants.join(" and "), epoch })
         }
     }
+}
+
+/// The primary's own database must know of its role: one that was restored to an older state does not, and may hold less
+/// than the others have seen.
+fn must_know<'s>(seen: &'s Seen, node: &str, epoch: u64) -> Result<&'s NodeRecord, Refusal> {
+    let reason = match &seen.record {
+        Some(record) if record.epoch == epoch => return Ok(record),
+        Some(record) => format!(
+            "its own database knows of epoch {} only, and the others say that it has the role since epoch {epoch}: it was \
+             restored to an older state",
+            record.epoch
+        ),
+        None => format!(
+            "its own database knows of no role, and the others say that it has it since epoch {epoch}"
+        ),
+    };
+    Err(Refusal::NotReady {
+        node: node.to_owned(),
+        reason,
+        remedy: "give the role to a standby that has more: relevo failover --to NODE".to_owned(),
+    })
 }
 
 /// Who does not answer, for a message.

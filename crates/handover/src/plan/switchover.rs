@@ -4,7 +4,7 @@ use relevo_state::HandoverKind;
 
 use super::{
     Plan, Refusal, Step, by_which, claim, follows, is_named, may_be_guarded, may_follow, must_be_ready,
-    must_see, running,
+    must_know, must_see, running,
 };
 use crate::{Observed, Seen};
 
@@ -22,9 +22,7 @@ pub fn switchover(observed: &Observed, to: &str) -> Result<Plan, Refusal> {
     let remedy = format!("if it is lost for good: relevo failover --to {to}");
     let old = must_see(observed, from, &remedy)?;
     let new = must_see(observed, to, "the role stays where it is")?;
-    let Some(record) = &old.record else {
-        return Err(Refusal::NotInitialised { unreachable: format!("{from} does not know of it") });
-    };
+    let record = must_know(old, from, claim.epoch)?;
     if let Some(other) = record.promised_to.as_deref().filter(|other| record.fenced && *other != to) {
         return Err(Refusal::Interrupted { from: from.to_owned(), to: other.to_owned() });
     }
@@ -109,10 +107,7 @@ fn stay(observed: &Observed, to: &str, epoch: u64) -> Result<Plan, Refusal> {
         notes: Vec::new(),
         rolls_back: false,
     };
-    let Some(record) = &seen.record else {
-        // Another node says so, and its own database does not know of it: there is nothing to go on from.
-        return Err(Refusal::NotInitialised { unreachable: format!("{to} does not know of it") });
-    };
+    let record = must_know(seen, to, epoch)?;
     if record.fenced {
         let promised = record.promised_to.clone();
         let running =
