@@ -24,10 +24,11 @@ use tokio_postgres::types::PgLsn;
 
 use crate::{HandoverError, sql};
 
-/// How long one attempt waits for writers before it lets those pass that have come meanwhile.
-const ATTEMPT: Duration = Duration::from_millis(1000);
-/// And how long it lets them.
-const BREATH: Duration = Duration::from_millis(100);
+/// How long an attempt waits for a table's writers before it lets those pass that have come meanwhile: the first one, and
+/// the longest. Whoever holds one table and waits for another that is locked already is never waited for in vain for long.
+const ATTEMPTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1000));
+/// How long others may write in between.
+const BREATH: Duration = Duration::from_millis(50);
 /// How often tables are looked for that came while the others were locked.
 const LOOKS: usize = 10;
 const EVENT_TRIGGER: &str = "relevo_guard_ddl";
@@ -95,6 +96,32 @@ fn close_to_new_tables() -> String {
     )
 }
 
+/// In which order tables are locked. Whoever writes to one table and then to another, which is locked already, would be
+/// waited for in vain: so a table whose writers did not end comes first at the next attempt. That finds the order in which
+/// the application itself goes through them.
+#[derive(Debug, Default)]
+struct Order {
+    first: Vec<TableName>,
+    /// An attempt has failed.
+    singly: bool,
+}
+
+impl Order {
+    fn put_first(&mut self, table: TableName) {
+        self.first.retain(|known| *known != table);
+        self.first.insert(0, table);
+    }
+
+    fn of<'t>(&self, tables: &'t [Guarded]) -> Vec<&'t TableName> {
+        let mut ordered: Vec<&TableName> = tables.iter().map(|guarded| &guarded.table).collect();
+        let place = |table: &TableName| {
+            self.first.iter().position(|known| known == table).unwrap_or(self.first.len())
+        };
+        ordered.sort_by_key(|table| place(table));
+        ordered
+    }
+}
+
 /// Where the guard is to stand.
 pub(crate) struct Place<'a> {
     pub(crate) client: &'a SqlSession,
@@ -126,10 +153,12 @@ impl Place<'_> {
         patience: Duration,
     ) -> Result<Fenced, HandoverError> {
         let begun = Instant::now();
+        let mut wait = ATTEMPTS.0;
+        let mut order = Order::default();
         loop {
             let since = Instant::now();
             let left = patience.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
-            match self.try_fence(role, left.min(ATTEMPT)).await {
+            match self.try_fence(role, left.min(wait), &mut order).await {
                 Ok(()) => {
                     let lsn = self.fence_lsn().await?;
                     return Ok(Fenced { lsn, since });
@@ -151,6 +180,7 @@ impl Place<'_> {
                 }
             }
             sleep(BREATH).await;
+            wait = (wait * 2).min(ATTEMPTS.1);
         }
     }
 
@@ -167,7 +197,12 @@ impl Place<'_> {
         }
     }
 
-    async fn try_fence(&self, role: RoleNote<'_>, wait: Duration) -> Result<(), HandoverError> {
+    async fn try_fence(
+        &self,
+        role: RoleNote<'_>,
+        wait: Duration,
+        order: &mut Order,
+    ) -> Result<(), HandoverError> {
         let begin = format!("BEGIN; SET LOCAL lock_timeout = '{}ms'", wait.as_millis().max(1));
         self.client.batch_execute(&begin).await.map_err(self.error("beginning the fence"))?;
         let known = state::hold_node(&**self.client).await.map_err(HandoverError::state(self.node))?;
@@ -183,13 +218,7 @@ impl Place<'_> {
                 break;
             }
             locked = tables.len();
-            let names: Vec<String> =
-                tables.iter().map(|guarded| format!("ONLY {}", guarded.table.quoted())).collect();
-            let lock = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", names.join(", "));
-            self.client
-                .batch_execute(&lock)
-                .await
-                .map_err(self.error("waiting for the transactions that write"))?;
+            self.lock(&tables, order).await?;
             tables = guarded(self.client, self.node).await?;
         }
         let off: Vec<&Guarded> = tables.iter().filter(|table| !table.on).collect();
@@ -205,6 +234,25 @@ impl Place<'_> {
             .batch_execute("SET LOCAL synchronous_commit = local; COMMIT")
             .await
             .map_err(self.error("committing the fence"))
+    }
+
+    /// Waits until nobody has written to the tables and not ended, and keeps others from it.
+    async fn lock(&self, tables: &[Guarded], order: &mut Order) -> Result<(), HandoverError> {
+        let tables = order.of(tables);
+        // All at once takes one round trip; one by one tells which table is in the way.
+        let at_once = if order.first.is_empty() && !order.singly { tables.len().max(1) } else { 1 };
+        for some in tables.chunks(at_once) {
+            let names: Vec<String> = some.iter().map(|table| format!("ONLY {}", table.quoted())).collect();
+            let lock = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", names.join(", "));
+            if let Err(error) = self.client.batch_execute(&lock).await {
+                if let [table] = some {
+                    order.put_first((*table).clone());
+                }
+                order.singly = true;
+                return Err(self.error("waiting for the transactions that write")(error));
+            }
+        }
+        Ok(())
     }
 
     /// Where this fenced node's last ordinary write is behind us; written down, and marked in the stream, so that whoever

@@ -15,7 +15,8 @@ use crate::{Cluster, HandoverError, sql};
 /// How long whoever reads a slot may take to leave it.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The tables that take part, as they are on this node: what the flow into it has brought.
+/// The tables that take part, as they are on this node: what the flow into it has brought, and the partitioned tables
+/// by which partitions are published.
 pub(super) async fn tables_here(
     cluster: &Cluster,
     node: &str,
@@ -26,7 +27,8 @@ pub(super) async fn tables_here(
     let names: BTreeSet<TableName> =
         recorded.iter().map(|table| TableName::new(&table.schema, &table.name)).collect();
     let all = relevo_catalog::user_tables(session).await.map_err(HandoverError::catalog(node))?;
-    Ok(all.into_iter().filter(|table| names.contains(&table.name)).collect())
+    let selection = cluster.selection.of_recorded(&all, &names);
+    Ok(relevo_snapshot::selected_tables(all, &selection))
 }
 
 impl Run<'_> {

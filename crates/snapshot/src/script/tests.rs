@@ -155,6 +155,18 @@ fn who_is_no_superuser_gives_objects_only_to_roles_that_it_can_act_for() {
 }
 
 #[test]
+fn the_guard_of_a_node_stays_with_the_node() {
+    let script = "CREATE TRIGGER relevo_guard BEFORE INSERT OR UPDATE ON public.a FOR EACH STATEMENT EXECUTE FUNCTION \
+                  relevo.guard(); ALTER TABLE public.a DISABLE TRIGGER relevo_guard; ALTER TABLE public.a ENABLE TRIGGER \
+                  relevo_guard; CREATE EVENT TRIGGER relevo_guard_ddl ON ddl_command_end EXECUTE FUNCTION relevo.guard_ddl(); \
+                  CREATE TRIGGER own AFTER INSERT ON public.a FOR EACH ROW EXECUTE FUNCTION public.f(); \
+                  ALTER TABLE public.a DISABLE TRIGGER own;";
+    let (kept, warnings) = adapt(script, &facts());
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert!(kept.iter().all(|text| text.contains("own")) && warnings.is_empty(), "{kept:?} {warnings:?}");
+}
+
+#[test]
 fn settings_of_the_session_go_and_changing_ones_stay_with_their_statements() {
     let script = "SET statement_timeout = 0;\nSET transaction_timeout = 0;\nSET something_new = 1;\n\
                   SELECT pg_catalog.set_config('search_path', '', false);\nSET default_tablespace = '';\n\

@@ -82,6 +82,20 @@ pub fn transform(script: &str, facts: &TargetFacts) -> Adapted {
     transformer.finish()
 }
 
+/// Relevo's own guard, which says who may write on one node and nothing about another.
+fn is_guard(statement: &Statement<'_>) -> bool {
+    let names =
+        |at: usize| matches!(statement.name(at).as_deref(), Some("relevo_guard" | "relevo_guard_ddl"));
+    if statement.begins(&["create", "trigger"]) {
+        return names(2);
+    }
+    if statement.begins(&["create", "event", "trigger"]) || statement.begins(&["alter", "event", "trigger"]) {
+        return names(3);
+    }
+    let switched = ["enable", "disable"].iter().find_map(|word| statement.after(&[word, "trigger"]));
+    statement.begins(&["alter", "table"]) && switched.is_some_and(names)
+}
+
 /// What becomes of a statement.
 enum Fate {
     Keep,
@@ -138,6 +152,9 @@ impl<'f> Transformer<'f> {
             return;
         }
         if matches!(self.authorization, Authorization::Missing) {
+            return;
+        }
+        if is_guard(&statement) {
             return;
         }
         match self.fate(&statement) {

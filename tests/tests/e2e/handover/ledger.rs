@@ -57,6 +57,9 @@ impl Clients {
     }
 }
 
+/// The pause between two transactions of a client: four of them make about a thousand in a second.
+const PAUSE: Duration = Duration::from_millis(3);
+
 async fn write(config: Config, client: i32, next: Arc<AtomicI64>, stop: watch::Receiver<bool>) -> Told {
     let mut told = Told::default();
     let mut session = None;
@@ -80,6 +83,7 @@ async fn write(config: Config, client: i32, next: Arc<AtomicI64>, stop: watch::R
             Ok(()) => {
                 told.acknowledged.insert(n);
                 session = Some(open);
+                tokio::time::sleep(PAUSE).await;
             }
             // The server has refused it, so it is not there.
             Err(error) if error.as_db_error().is_some_and(|error| error.code().code() == "25006") => {}
