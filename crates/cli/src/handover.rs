@@ -346,7 +346,7 @@ fn result_text(plan: &Plan, done: &Done) -> String {
                  committed after that is not here."
             );
         }
-        if let Some(from) = &plan.from {
+        if let Some(from) = plan.from.as_ref().filter(|_| done.old_lsn.is_some()) {
             let _ = writeln!(text, "Next, when {from} is back: relevo rejoin {from}");
         }
     }

@@ -24,4 +24,4 @@ pub use plan::{Plan, Refusal, Step};
 pub use relevo_state::{HandoverKind, HandoverRecord, HandoverState};
 pub use role::{Claim, Stand, stand};
 pub use watch::{Word, announce, beat, connect_node, listen, source_of};
-pub use work::{Done, Hooks, Work, follow_after_handover, init};
+pub use work::{Done, Follows, Hooks, Work, follow_after_handover, init};

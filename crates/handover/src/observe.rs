@@ -16,6 +16,7 @@ use crate::{Cluster, HandoverError, guard, sql};
 
 /// A node that says nothing for so long counts as one that cannot be reached.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: &str = "10s";
 
 /// A node as it was seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,12 +118,22 @@ pub(crate) async fn connect(cluster: &Cluster, node: &str) -> Result<SqlSession,
         // Whoever asks has looked the name up.
         return Err(HandoverError::Waited(format!("the configuration names no node {node}")));
     };
-    let settings = SessionSettings::for_values("relevo_handover").with("synchronous_commit", "local");
+    // A lock that somebody keeps must not keep a hand-over for ever; the fence has limits of its own.
+    let settings = SessionSettings::for_values("relevo_handover")
+        .with("synchronous_commit", "local")
+        .with("lock_timeout", LOCK_TIMEOUT);
     let dialed = timeout(ANSWER_LIMIT, connect_sql(&conf.info, Side::Source, &settings)).await;
     let session = dialed
         .map_err(|_| HandoverError::Waited(format!("node {node} does not answer")))?
         .map_err(|source| HandoverError::Connect { node: node.to_owned(), source: Box::new(source) })?;
-    Ok(session)
+    // A role that may not do this is no role for a standby, which is said where it applies; here it only keeps the triggers
+    // of users, event triggers too, from acting when guards are made.
+    match session.batch_execute(sql::REPLICA_ROLE).await {
+        Err(error) if error.as_db_error().is_none() => {
+            return Err(HandoverError::sql(node, "setting up the session")(error));
+        }
+        _ => Ok(session),
+    }
 }
 
 pub(crate) fn identity(facts: &ServerFacts) -> SourceIdentity {

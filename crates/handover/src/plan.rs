@@ -382,7 +382,7 @@ fn must_know<'s>(seen: &'s Seen, node: &str, epoch: u64) -> Result<&'s NodeRecor
     Err(Refusal::NotReady {
         node: node.to_owned(),
         reason,
-        remedy: "give the role to a standby that has more: relevo failover --to NODE".to_owned(),
+        remedy: "give the role to a standby that has more: relevo failover --to NODE --force".to_owned(),
     })
 }
 

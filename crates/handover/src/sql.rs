@@ -92,3 +92,36 @@ pub(crate) const DROP_SLOT: &str = "SELECT pg_catalog.pg_drop_replication_slot(s
 /// The database, and whether the role may make event triggers.
 pub(crate) const DATABASE: &str = "SELECT pg_catalog.current_database()::text, r.rolsuper \
      FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
+
+/// Neither the guard nor the triggers and event triggers of users act in our sessions.
+pub(crate) const REPLICA_ROLE: &str = "SET session_replication_role = replica";
+
+/// Sequences that belong to a column by which an index begins, so that its greatest value is found at once: sequence, table
+/// and column as SQL, and whether it goes upwards.
+pub(crate) const OWNED_SEQUENCES: &str = "
+SELECT pg_catalog.format('%I.%I', sn.nspname, s.relname), pg_catalog.format('%I.%I', tn.nspname, t.relname),
+       pg_catalog.quote_ident(a.attname), q.seqincrement > 0
+  FROM pg_catalog.pg_depend d
+  JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+  JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
+  JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
+  JOIN pg_catalog.pg_class t ON t.oid = d.refobjid AND t.relkind IN ('r', 'p') AND t.relpersistence <> 't'
+  JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
+ WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+   AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND tn.nspname <> 'relevo'
+   AND a.atttypid IN (20, 21, 23)
+   AND pg_catalog.has_sequence_privilege(s.oid, 'UPDATE') AND pg_catalog.has_table_privilege(t.oid, 'SELECT')
+   AND EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = t.oid AND i.indisvalid AND i.indpred IS NULL
+                  AND i.indkey[0] = a.attnum)";
+
+/// Moves a sequence to the outermost value of its column, if it lies behind that.
+pub(crate) fn catch_up(sequence: &str, table: &str, column: &str, upwards: bool) -> String {
+    let (outermost, behind) = if upwards { ("max", "<") } else { ("min", ">") };
+    format!(
+        "SELECT pg_catalog.setval('{}', v.value) FROM {sequence} AS s, \
+         (SELECT pg_catalog.{outermost}({column})::bigint AS value FROM {table}) AS v \
+         WHERE v.value IS NOT NULL AND s.last_value {behind} v.value",
+        sequence.replace('\'', "''")
+    )
+}

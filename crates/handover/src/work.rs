@@ -22,7 +22,7 @@ use crate::observe::{Seen, connect, see};
 use crate::salvage::Touched;
 use crate::{Cluster, HandoverError, Plan, Step};
 
-pub use follow::follow_after_handover;
+pub use follow::{Follows, follow_after_handover};
 
 /// How often something that is waited for is looked at.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
@@ -148,7 +148,8 @@ impl Work<'_> {
             "on_fence" => &self.hooks.on_fence,
             _ => &self.hooks.on_promote,
         };
-        let Some(command) = command else { return };
+        // Who comes back changes nothing for anybody else.
+        let Some(command) = command.as_ref().filter(|_| run.kind != HandoverKind::Rejoin) else { return };
         let place = |node: &str| {
             let host = self.cluster.nodes.get(node).and_then(|conf| conf.info.hosts().first().cloned());
             host.map_or_else(String::new, |host| host.to_string())
@@ -248,6 +249,14 @@ impl Run<'_> {
                 warn!(%error, "could not be taken back; type the command again, or relevo switchover --to {}",
                     self.plan.from.as_deref().unwrap_or_default());
                 return;
+            }
+        }
+        self.record.state = HandoverState::RolledBack;
+        self.record.ended_at = Some(now());
+        self.record.old_lsn = None;
+        for node in [self.plan.to.clone(), self.plan.from.clone().unwrap_or_default()] {
+            if let Err(error) = self.note(&node).await {
+                info!(%error, "the history of {node} does not have it");
             }
         }
     }

@@ -6,8 +6,8 @@ mod eyes;
 use std::time::Duration;
 
 use relevo_handover::{
-    Claim, Cluster, HandoverError, Stand, announce, cover, fence_stale, follow_after_handover, source_of,
-    stand,
+    Claim, Cluster, Follows, HandoverError, Stand, announce, cover, fence_stale, follow_after_handover,
+    source_of, stand,
 };
 use relevo_state::FlowState;
 use relevo_telemetry::Role;
@@ -231,7 +231,7 @@ impl Life<'_> {
             Stand::Stale { epoch, primary } => {
                 self.epoch = epoch;
                 // After a switchover that ended as it should it is one step from following.
-                if self.take_up(&cluster, &me, &primary).await {
+                if self.take_up(&cluster, &me, &primary).await == Follows::Yes {
                     return Ok(Duty::Follow { source: primary.clone(), primary, epoch });
                 }
                 self.fence(&cluster, &me).await?;
@@ -258,36 +258,32 @@ impl Life<'_> {
                         }
                         Ok(Duty::Follow { source, primary, epoch })
                     }
-                    Some(source) => {
-                        if self.take_up(&cluster, &me, &primary).await {
-                            return Ok(Duty::Follow { source: primary.clone(), primary, epoch });
-                        }
-                        match source {
-                            // What the old primary wrote before its fence may still be on its way.
-                            Some(source) => Ok(Duty::Follow { source, primary, epoch }),
-                            None => Ok(Duty::Wait {
-                                role: Role::Standby,
-                                epoch,
-                                why: format!(
-                                    "node {me} holds rows of a server that is no node any more, or does not answer, and \
-                                     {primary} is the primary: type relevo rejoin {me}"
-                                ),
-                            }),
-                        }
-                    }
+                    Some(source) => match (self.take_up(&cluster, &me, &primary).await, source) {
+                        (Follows::Yes, _) => Ok(Duty::Follow { source: primary.clone(), primary, epoch }),
+                        // What the old primary wrote before its fence is still on its way.
+                        (Follows::NotYet, Some(source)) => Ok(Duty::Follow { source, primary, epoch }),
+                        (Follows::NotYet | Follows::No, _) => Ok(Duty::Wait {
+                            role: Role::Standby,
+                            epoch,
+                            why: format!(
+                                "{primary} is the primary since epoch {epoch}, and node {me} holds rows of another moment, \
+                                 or of a server that does not answer: type relevo rejoin {me}"
+                            ),
+                        }),
+                    },
                 }
             }
         }
     }
 
     /// Follows the primary from where both are the same, if that is so. A primary that does not answer is asked again.
-    async fn take_up(&mut self, cluster: &Cluster, me: &str, primary: &str) -> bool {
+    async fn take_up(&mut self, cluster: &Cluster, me: &str, primary: &str) -> Follows {
         match follow_after_handover(cluster, me, primary).await {
             Ok(follows) => follows,
             Err(error) => {
                 let text = chain(&error);
                 self.tell(text, |text| warn!("{text}"));
-                false
+                Follows::NotYet
             }
         }
     }

@@ -158,6 +158,13 @@ impl Run<'_> {
 
     pub(super) async fn advance_sequences(&mut self, node: &str) -> Result<(), HandoverError> {
         let session = self.session(node).await?;
+        let error = || HandoverError::sql(node, "moving the sequences ahead");
+        // A sequence follows once in a heartbeat; the rows may be further.
+        let owned = session.query(sql::OWNED_SEQUENCES, &[]).await.map_err(error())?;
+        for row in &owned {
+            let statement = sql::catch_up(row.get(0), row.get(1), row.get(2), row.get(3));
+            session.batch_execute(&statement).await.map_err(error())?;
+        }
         session
             .query_one(sql::ADVANCE_SEQUENCES, &[&SEQUENCE_MARGIN])
             .await

@@ -2,7 +2,7 @@
 
 use relevo_connect::SqlSession;
 use relevo_model::{SourceIdentity, SourceLsn};
-use relevo_state::{self as state, AdoptedTable, HandoverRecord, RoleNote};
+use relevo_state::{self as state, AdoptedTable, HandoverKind, HandoverRecord, RoleNote};
 use tracing::info;
 
 use super::Run;
@@ -69,8 +69,19 @@ async fn follow(
     session.batch_execute("COMMIT").await.map_err(error())
 }
 
+/// Whether a node follows the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follows {
+    /// It does.
+    Yes,
+    /// It will, once it has what the old primary wrote before its fence.
+    NotYet,
+    /// It holds rows of another moment: it has to rejoin.
+    No,
+}
+
 /// What a standby's own Relevo does when another node has the role: it goes on from there if it holds just what that one
-/// held. Returns whether it follows now.
+/// held.
 ///
 /// # Errors
 /// A node that does not answer, or whose state cannot be read or written.
@@ -78,11 +89,11 @@ pub async fn follow_after_handover(
     cluster: &Cluster,
     node: &str,
     primary: &str,
-) -> Result<bool, HandoverError> {
+) -> Result<Follows, HandoverError> {
     let (own, new) = (connect(cluster, node).await?, connect(cluster, primary).await?);
     let (seen, lead) = (see(cluster, node, &own).await?, see(cluster, primary, &new).await?);
     let Some(record) = lead.record.as_ref().filter(|record| record.primary == primary) else {
-        return Ok(false);
+        return Ok(Follows::NotYet);
     };
     let known = seen.record.as_ref().is_some_and(|known| known.epoch >= record.epoch);
     let same = |one: &SourceIdentity| {
@@ -99,16 +110,22 @@ pub async fn follow_after_handover(
             };
             state::note_role(&*own, role).await.map_err(HandoverError::state(node))?;
         }
-        return Ok(true);
+        return Ok(Follows::Yes);
     }
     let by_which =
         lead.handovers.iter().find(|handover| handover.epoch == record.epoch && handover.new_lsn.is_some());
     let Some((handover, from)) = by_which.and_then(|handover| Some((handover, handover.new_lsn?))) else {
-        return Ok(false);
+        return Ok(Follows::No);
     };
     let slot = cluster.flow_into(node)?.slot();
     if !may_follow(node, &seen, primary, handover) || !lead.slots.contains(&slot) {
-        return Ok(false);
+        let on_its_way = handover.kind == HandoverKind::Switchover
+            && lead.slots.contains(&slot)
+            && seen.flow.as_ref().is_some_and(|flow| {
+                Some(&flow.source.system_id) == handover.old_system_id.as_ref()
+                    && handover.old_lsn.is_some_and(|old_lsn| flow.applied < old_lsn)
+            });
+        return Ok(if on_its_way { Follows::NotYet } else { Follows::No });
     }
     let adopt = match handover.from.as_deref() == Some(node) {
         true => Some(tables_of(cluster, primary, &new).await?),
@@ -117,7 +134,7 @@ pub async fn follow_after_handover(
     let whom = Lead { primary, identity: &lead.identity, epoch: record.epoch, from };
     follow(cluster, node, &own, &whom, (adopt.as_deref(), handover)).await?;
     info!(node, primary, epoch = record.epoch, from = %from, "following the new primary from where both are the same");
-    Ok(true)
+    Ok(Follows::Yes)
 }
 
 impl Run<'_> {
@@ -126,11 +143,11 @@ impl Run<'_> {
             return Ok(());
         }
         match follow_after_handover(self.work.cluster, node, primary).await {
-            Ok(true) => Ok(()),
-            Ok(false) if self.plan.from.as_deref() == Some(node) => Err(HandoverError::Waited(format!(
+            Ok(Follows::Yes) => Ok(()),
+            Ok(_) if self.plan.from.as_deref() == Some(node) => Err(HandoverError::Waited(format!(
                 "node {node} does not hold what {primary} held when it took the role: type relevo rejoin {node}"
             ))),
-            Ok(false) => {
+            Ok(_) => {
                 self.left_behind(
                     node,
                     &format!("it does not hold what {primary} held; type relevo rejoin {node}"),
