@@ -27,6 +27,7 @@ mod schema;
 mod secrets;
 mod sequences;
 mod smoke;
+mod standing;
 mod tables;
 mod values;
 mod verifying;
