@@ -22,6 +22,7 @@ mod refusals;
 mod review_start;
 mod review_streaming;
 mod rights;
+mod runbook;
 mod running;
 mod schema;
 mod secrets;
