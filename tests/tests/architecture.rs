@@ -24,6 +24,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("running", &["model", "pgoutput", "spool"]),
     ("arrivals", &["model", "pgoutput", "spool"]),
     (
+        "handover",
+        &["model", "connect", "state", "catalog", "source", "snapshot", "verify", "spool", "running"],
+    ),
+    (
         "cli",
         &[
             "model",
@@ -40,6 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "spool",
             "running",
             "arrivals",
+            "handover",
         ],
     ),
     // The judge shares nothing with what it judges.
@@ -58,6 +63,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("target", &["postgres-protocol"]),
     ("snapshot", &["postgres-protocol"]),
     ("verify", &["postgres-protocol"]),
+    ("handover", &["postgres-protocol"]),
 ];
 
 /// What each package of the workspace depends on, by name without the prefix `relevo-`, tests included.

@@ -417,7 +417,7 @@ pub struct SwitchoverArgs {
     #[arg(long, value_name = "NODE")]
     pub to: String,
     /// For how long nobody may be able to write; beyond it everything is taken back. Default: 5s.
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, env = "RELEVO_MAX_PAUSE", value_name = "DURATION")]
     pub max_pause: Option<jiff::SignedDuration>,
     /// What all of them have.
     #[command(flatten)]

@@ -4,7 +4,7 @@ use relevo_handover::{Claim, Observed, Stand, observe, stand};
 
 use crate::args::FlowArgs;
 use crate::error::CliError;
-use crate::settings::File;
+use crate::settings::{File, Standing};
 
 /// Lets the file name the two databases of the flow that is meant, if it names nodes and the options name none.
 ///
@@ -19,7 +19,7 @@ pub async fn resolve(mut file: File, args: &FlowArgs) -> Result<File, CliError> 
         return Err(file.no_such_node(node));
     }
     let observed = observe(&cluster).await;
-    let primary = primary(&observed)?;
+    let (primary, epoch) = primary(&observed)?;
     let standbys: Vec<&str> = cluster.others(&primary).collect();
     let node = match (args.node.as_deref().filter(|node| *node != primary), standbys.as_slice()) {
         (Some(node), _) => node.to_owned(),
@@ -32,17 +32,19 @@ pub async fn resolve(mut file: File, args: &FlowArgs) -> Result<File, CliError> 
         }
     };
     file.flow_into(&cluster, &primary, &node)?;
+    let node = args.node.clone().unwrap_or(node);
+    file.set_standing(Standing { node, primary, epoch });
     Ok(file)
 }
 
-/// Who the primary is, by the highest epoch of all that answer.
+/// Who the primary is, and since which epoch, by the highest epoch of all that answer.
 ///
 /// # Errors
 /// [`CliError::Failed`]: nobody says; [`CliError::Refused`]: two claim it.
-pub fn primary(observed: &Observed) -> Result<String, CliError> {
+pub fn primary(observed: &Observed) -> Result<(String, u64), CliError> {
     let claims: Vec<Claim> = observed.claims();
     match stand("", None, &claims) {
-        Stand::Standby { primary, .. } => Ok(primary),
+        Stand::Standby { primary, epoch } => Ok((primary, epoch)),
         Stand::Contested { epoch, claimants } => Err(CliError::refused(format!(
             "{} claim the role of the primary in epoch {epoch}: relevo failover --to NODE --force decides",
             claimants.join(" and ")

@@ -25,7 +25,7 @@ use crate::error::CliError;
 use crate::redact::{redact, redact_all};
 
 pub use compare::CompareSettings;
-pub use nodes::HandoverSettings;
+pub use nodes::{HandoverSettings, Standing};
 pub use wait::{Position, WaitSettings};
 
 const DEFAULT_HTTP_LISTEN: SocketAddr =
@@ -63,6 +63,9 @@ pub struct File {
     /// The name of the flow into the node that a command is about, once that is known.
     #[serde(skip)]
     flow_into_node: Option<FlowName>,
+    /// What that command found out about the role.
+    #[serde(skip)]
+    standing: Option<Standing>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

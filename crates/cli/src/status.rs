@@ -18,7 +18,7 @@ use tokio_postgres::types::PgLsn;
 
 use crate::args::StatusArgs;
 use crate::error::{CliError, chain};
-use crate::settings::{File, FlowSettings};
+use crate::settings::{File, FlowSettings, Standing};
 use crate::{connect, output};
 
 /// Where the WAL ends, the clock, and what the walsender knows of the flow.
@@ -35,6 +35,7 @@ struct Status {
     name: String,
     node: Option<String>,
     role: Role,
+    primary: Option<String>,
     epoch: u64,
     state: &'static str,
     state_detail: Option<String>,
@@ -121,7 +122,7 @@ pub async fn run(args: &StatusArgs, file: &File) -> Result<(), CliError> {
             "there is no flow {flow} between these databases: begin one with relevo run, or give its --name"
         )));
     }
-    let status = status(&flow, on_source, on_target, unreachable);
+    let status = status(&flow, file.standing(), (on_source, on_target), unreachable);
     if args.json { output::json(&status) } else { output::print(&text(&status)) }
 }
 
@@ -262,7 +263,12 @@ async fn not_added(
 }
 
 /// What follows from both sides.
-fn status(flow: &FlowName, source: SourceSide, target: TargetSide, unreachable: Vec<Unreachable>) -> Status {
+fn status(
+    flow: &FlowName,
+    standing: Option<&Standing>,
+    (source, target): (SourceSide, TargetSide),
+    unreachable: Vec<Unreachable>,
+) -> Status {
     let (state, detail, at) = match target.state {
         // A flow that streams holds its slot; one that was killed could not write down that it stopped.
         Some((FlowState::Streaming | FlowState::Preparing, detail, at))
@@ -293,9 +299,13 @@ fn status(flow: &FlowName, source: SourceSide, target: TargetSide, unreachable: 
     let text = |lsn: Option<SourceLsn>| lsn.map(|lsn| lsn.to_string());
     Status {
         name: flow.to_string(),
-        node: None,
-        role: Role::Standby,
-        epoch: 0,
+        node: standing.map(|standing| standing.node.clone()),
+        role: match standing {
+            Some(standing) if standing.node == standing.primary => Role::Primary,
+            Some(_) | None => Role::Standby,
+        },
+        primary: standing.map(|standing| standing.primary.clone()),
+        epoch: standing.map_or(0, |standing| standing.epoch),
         state: state.as_str(),
         state_detail: detail,
         state_at: at.map(output::time),
@@ -322,6 +332,13 @@ fn text(status: &Status) -> String {
         let _ = writeln!(text, "{name:<12}{value}");
     };
     let or_unknown = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
+    if let (Some(node), Some(primary)) = (&status.node, &status.primary) {
+        let role = match status.role {
+            Role::Primary => "the primary".to_owned(),
+            Role::Standby => format!("a standby of {primary}"),
+        };
+        line("node", format!("{node}, {role} since epoch {}", status.epoch));
+    }
     line("flow", status.name.clone());
     let since = status.state_at.as_ref().map_or(String::new(), |at| format!(" since {at}"));
     let holds = if status.running { "" } else { "; no process holds the slot" };

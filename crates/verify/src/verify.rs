@@ -60,11 +60,10 @@ pub async fn verify(ends: &Ends, options: &VerifyOptions) -> Result<Verification
     Ok(verification)
 }
 
-/// What was found at a moment.
-pub(crate) struct Round {
-    pub(crate) verification: Verification,
+struct Round {
+    verification: Verification,
     /// Tables whose rows the snapshots do not show any more.
-    pub(crate) rewritten: Vec<TableName>,
+    rewritten: Vec<TableName>,
 }
 
 async fn round(
@@ -73,18 +72,6 @@ async fn round(
     only: Option<&[TableName]>,
 ) -> Result<Round, VerifyError> {
     let moment = Moment::reach(ends).await?;
-    let round = compare_at(ends, options, only, &moment).await?;
-    moment.end().await;
-    Ok(round)
-}
-
-/// Compares under the snapshots of a moment.
-pub(crate) async fn compare_at(
-    ends: &Ends,
-    options: &VerifyOptions,
-    only: Option<&[TableName]>,
-    moment: &Moment,
-) -> Result<Round, VerifyError> {
     let source = session::reading(&ends.source, Side::Source, &ends.flow).await?;
     let target = session::reading(&ends.target, Side::Target, &ends.flow).await?;
     moment.begin(&target, Side::Target).await?;
@@ -94,7 +81,7 @@ pub(crate) async fn compare_at(
     target.close().await;
     let work = Work {
         ends,
-        moment,
+        moment: &moment,
         recode,
         limit: options.rows_listed,
         paces: (Pace::new(options.bytes_per_second), Pace::new(options.bytes_per_second)),
@@ -107,9 +94,10 @@ pub(crate) async fn compare_at(
     let tables = work.done.into_inner().unwrap_or_else(PoisonError::into_inner);
     let rewritten = work.rewritten.into_inner().unwrap_or_else(PoisonError::into_inner);
     for table in &tables {
-        save(ends, moment, table).await?;
+        save(ends, &moment, table).await?;
     }
     let (lsn, pause) = (moment.lsn, moment.pause);
+    moment.end().await;
     Ok(Round { verification: Verification { lsn, pause, tables, skipped }, rewritten })
 }
 

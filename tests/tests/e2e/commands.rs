@@ -116,6 +116,7 @@ fn every_variable_is_read_and_a_bad_value_is_named() {
         ("RELEVO_SOURCE_URL", "mysql://h/d", "source"),
         ("RELEVO_TARGET_URL", "mysql://h/d", "target"),
         ("RELEVO_NAME", "?!", "--name"),
+        ("RELEVO_NODE", "b", "--node b"),
         ("RELEVO_INCLUDE", "a.b.c.d", "a.b.c.d"),
         ("RELEVO_EXCLUDE", "a.b.c.d", "a.b.c.d"),
         ("RELEVO_VIA_PARTITION_ROOT", "perhaps", "--via-partition-root"),

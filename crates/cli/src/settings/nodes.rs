@@ -39,7 +39,29 @@ pub struct HandoverSettings {
     pub hooks: Hooks,
 }
 
+/// What a node is, for whoever asks about the flow into it, or about the primary that it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The node that is asked about.
+    pub node: String,
+    /// Who has the role.
+    pub primary: String,
+    /// Since this epoch.
+    pub epoch: u64,
+}
+
 impl File {
+    /// Writes down what was found out about the role.
+    pub fn set_standing(&mut self, standing: Standing) {
+        self.standing = Some(standing);
+    }
+
+    /// What was found out about the role, if the file names nodes and the command asked them.
+    #[must_use]
+    pub const fn standing(&self) -> Option<&Standing> {
+        self.standing.as_ref()
+    }
+
     /// Whether the file names nodes.
     #[must_use]
     pub fn has_nodes(&self) -> bool {

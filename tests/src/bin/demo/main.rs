@@ -1,15 +1,20 @@
-//! `make demo`: a master, a standby, load, a SIGKILL in the middle, and a comparison of every table.
+//! `make demo`: two nodes, load, a SIGKILL in the middle, a comparison of every table; then a switchover under load, writes
+//! on the new primary, and the comparison again.
 //!
 //! It uses what the tests use and ends like they do: whatever happens, also on Ctrl-C, nothing keeps running. The
-//! exit code is 0 only if both databases are equal in the end.
+//! exit code is 0 only if both databases are equal each time, and no acknowledged transaction is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a demonstration fails by panicking")]
 
+mod load;
 mod screen;
+mod switchover;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use relevo_tests::{Comparison, Pair, Pgbench, Relevo, Version};
+use relevo_tests::pair::DATABASE;
+use relevo_tests::{Comparison, Nodes, Pgbench, Relevo, Version};
 use screen::Screen;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,13 +25,13 @@ const AWKWARD_CHANGES: &str = include_str!("../../../sql/awkward_changes.sql");
 const SCALE: u32 = 3;
 /// How long the load goes on, in seconds, and how many transactions a second it makes: what two slow cores can do
 /// beside two servers and a debug build.
-const LOAD_S: u64 = 24;
+const LOAD_S: u64 = 16;
 const LOAD_RATE: u64 = 800;
 /// When Relevo is killed, and for how long it stays away.
-const KILL_AFTER: Duration = Duration::from_secs(8);
-const AWAY: Duration = Duration::from_secs(4);
-/// How long the standby may take to catch up in the end.
-const CATCH_UP: Duration = Duration::from_secs(120);
+const KILL_AFTER: Duration = Duration::from_secs(5);
+const AWAY: Duration = Duration::from_secs(3);
+/// How long the copy may take.
+const COPY_LIMIT: Duration = Duration::from_secs(120);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -35,7 +40,7 @@ async fn main() -> ExitCode {
     let screen = Screen::new();
     // When a signal comes, the demonstration is dropped with everything that it started.
     tokio::select! {
-        equal = demonstrate(&screen) => if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        good = demonstrate(&screen) => if good { ExitCode::SUCCESS } else { ExitCode::FAILURE },
         _ = interrupt.recv() => stopped(&screen, 130),
         _ = terminate.recv() => stopped(&screen, 143),
     }
@@ -46,48 +51,68 @@ fn stopped(screen: &Screen, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Which node has the role, and which follows.
+#[derive(Clone, Copy)]
+struct Roles {
+    primary: &'static str,
+    standby: &'static str,
+}
+
+const BEFORE: Roles = Roles { primary: "a", standby: "b" };
+const AFTER: Roles = Roles { primary: "b", standby: "a" };
+
 async fn demonstrate(screen: &Screen) -> bool {
     let started = Instant::now();
-    let pair = start_servers(screen).await;
-    let mut relevo = copy(screen, &pair).await;
-    follow_under_load(screen, &pair, &mut relevo).await;
-    let equal = compare(screen, &pair).await;
+    let nodes = start_servers(screen).await;
+    let mut relevos = copy(screen, &nodes).await;
+    follow_under_load(screen, &nodes, relevos.get_mut("b").expect("the Relevo beside b")).await;
+    let mut good = compare(screen, &nodes, BEFORE).await;
+    good &= switchover::under_load(screen, &nodes, &relevos).await;
+    good &= compare(screen, &nodes, AFTER).await;
 
     screen.section("Stop");
     let stopping = Instant::now();
-    relevo.terminate();
-    screen.say(&format!("SIGTERM: exit code 0 after {} ms.", stopping.elapsed().as_millis()));
-    let verdict = if equal { "The standby is an exact copy." } else { "THE STANDBY DIFFERS." };
+    relevos.values_mut().for_each(Relevo::terminate);
+    screen.say(&format!("SIGTERM to both: exit code 0 after {} ms.", stopping.elapsed().as_millis()));
+    let verdict = match good {
+        true => "The standby is an exact copy, in either direction, and nothing was lost.",
+        false => "SOMETHING DIFFERS OR IS LOST: see above.",
+    };
     screen.say(&format!("\n{verdict} ({:.0} s)", started.elapsed().as_secs_f64()));
-    equal
+    good
 }
 
-async fn start_servers(screen: &Screen) -> Pair {
+async fn start_servers(screen: &Screen) -> Nodes {
     screen.section("Two servers");
-    let pair = Pair::start(Version::V14, Version::V15).await;
-    for (role, node) in [("master ", &pair.source), ("standby", &pair.target)] {
-        screen.say(&format!("{role}  PostgreSQL {} on port {}", node.version().full(), node.port()));
+    let nodes = Nodes::start(&[Version::V14, Version::V15]).await;
+    let master = nodes.node("a");
+    for name in ["a", "b"] {
+        let node = nodes.node(name);
+        screen.say(&format!("node {name}: PostgreSQL {} on port {}", node.version().full(), node.port()));
     }
-    screen.say("The master gets pgbench's tables and the awkward schema: every built-in type, quoted and");
+    screen
+        .say("a is the master. It gets pgbench's tables and the awkward schema: every built-in type, quoted");
     screen.say(
-        "non-ASCII names, partitions, inheritance, all replica identities, triggers, generated columns …",
+        "and non-ASCII names, partitions, inheritance, all replica identities, triggers, generated columns …",
     );
-    pair.source.sql(AWKWARD_SCHEMA).await;
-    Pgbench::init(&pair.source, relevo_tests::pair::DATABASE, SCALE).await;
-    let size: String = pair.source.value("SELECT pg_size_pretty(pg_database_size(current_database()))").await;
-    let tables: i64 = pair
-        .source
-        .value("SELECT count(*) FROM pg_stat_user_tables WHERE schemaname NOT LIKE 'pg_temp%'")
-        .await;
-    screen.say(&format!("It has {tables} tables, {size}; the standby's database is empty."));
-    pair
+    master.sql(AWKWARD_SCHEMA).await;
+    // It writes a row to a table at each statement of DDL: also at those that set the fence, which then refuses the row.
+    master.sql("DROP EVENT TRIGGER log_ddl").await;
+    Pgbench::init(master, DATABASE, SCALE).await;
+    let size: String = master.value("SELECT pg_size_pretty(pg_database_size(current_database()))").await;
+    let tables: i64 =
+        master.value("SELECT count(*) FROM pg_stat_user_tables WHERE schemaname NOT LIKE 'pg_temp%'").await;
+    screen.say(&format!("It has {tables} tables, {size}; the database of b is empty."));
+    nodes
 }
 
-async fn copy(screen: &Screen, pair: &Pair) -> Relevo {
-    screen.section("relevo run --source postgres://…/shop --target postgres://…/shop");
+async fn copy(screen: &Screen, nodes: &Nodes) -> BTreeMap<&'static str, Relevo> {
+    screen.section("relevo init --primary a, then beside each node: relevo run --node NAME");
+    nodes.run(&["init", "--primary", "a"], 0).await;
     let started = Instant::now();
-    let mut relevo = pair.relevo().start();
-    let deadline = started + CATCH_UP;
+    let mut relevos = BTreeMap::from([("a", nodes.relevo("a")), ("b", nodes.relevo("b"))]);
+    let relevo = relevos.get_mut("b").expect("the Relevo beside b");
+    let deadline = started + COPY_LIMIT;
     loop {
         let status = relevo.status().await.unwrap_or_default();
         let state = status["state"].as_str().unwrap_or("starting");
@@ -103,46 +128,48 @@ async fn copy(screen: &Screen, pair: &Pair) -> Relevo {
         assert!(Instant::now() < deadline, "the copy takes too long: {status}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    let streaming = started.elapsed().as_secs_f64();
+    nodes.guarded("b").await;
     screen.say(&format!(
-        "Schema and rows are copied; streaming after {:.1} s.",
-        started.elapsed().as_secs_f64()
+        "Schema and rows are copied; streaming after {streaming:.1} s. Nobody else can write to b."
     ));
-    relevo
+    relevos
 }
 
-async fn follow_under_load(screen: &Screen, pair: &Pair, relevo: &mut Relevo) {
+async fn follow_under_load(screen: &Screen, nodes: &Nodes, relevo: &mut Relevo) {
     screen.section(&format!("Load: {LOAD_RATE} transactions a second for {LOAD_S} s"));
     let (seconds, rate) = (LOAD_S.to_string(), LOAD_RATE.to_string());
     let options = ["-n", "-c", "4", "-j", "2", "-T", &seconds, "-R", &rate];
-    let mut load =
-        tokio::spawn(Pgbench::start(&pair.source, relevo_tests::pair::DATABASE, &options).finish());
-    watch_for(screen, pair, relevo, KILL_AFTER).await;
+    let mut load = tokio::spawn(Pgbench::start(nodes.node("a"), DATABASE, &options).finish());
+    watch_for(screen, nodes, BEFORE, relevo, KILL_AFTER).await;
 
     relevo.kill();
-    screen.say("SIGKILL to Relevo. The master goes on, and all awkward tables change meanwhile:");
-    pair.source.sql(AWKWARD_CHANGES).await;
-    watch_for(screen, pair, relevo, AWAY).await;
+    screen
+        .say("SIGKILL to the Relevo beside b. The master goes on, and all awkward tables change meanwhile:");
+    nodes.node("a").sql(AWKWARD_CHANGES).await;
+    watch_for(screen, nodes, BEFORE, relevo, AWAY).await;
 
     relevo.restart();
     screen.say("Relevo is started again:");
     while !load.is_finished() {
-        watch_for(screen, pair, relevo, Duration::from_secs(1)).await;
+        watch_for(screen, nodes, BEFORE, relevo, Duration::from_secs(1)).await;
     }
     let run = (&mut load).await.expect("pgbench's task");
     assert!(run.success, "pgbench: {}", run.output);
     screen.say(&format!("The load is over: {} transactions.", run.transactions));
     let catching_up = Instant::now();
-    pair.caught_up_within(CATCH_UP).await;
-    watch_for(screen, pair, relevo, Duration::from_millis(300)).await;
+    nodes.caught_up("a", "b").await;
+    watch_for(screen, nodes, BEFORE, relevo, Duration::from_millis(300)).await;
     screen.say(&format!("Caught up {:.1} s later.", catching_up.elapsed().as_secs_f64()));
 }
 
-/// Shows for a while how far the standby is behind.
-async fn watch_for(screen: &Screen, pair: &Pair, relevo: &Relevo, duration: Duration) {
+/// Shows for a while how far the standby is behind. `relevo`: the one beside the standby.
+async fn watch_for(screen: &Screen, nodes: &Nodes, roles: Roles, relevo: &Relevo, duration: Duration) {
     let deadline = Instant::now() + duration;
+    let Roles { primary, standby } = roles;
     while Instant::now() < deadline {
-        let written: i64 = pair.source.value("SELECT count(*) FROM pgbench_history").await;
-        let arrived: i64 = pair.target.value("SELECT count(*) FROM pgbench_history").await;
+        let written: i64 = nodes.node(primary).value("SELECT count(*) FROM pgbench_history").await;
+        let arrived: i64 = nodes.node(standby).value("SELECT count(*) FROM pgbench_history").await;
         let lag = match relevo.status().await {
             Some(status) => format!(
                 "{:<10} lag {:>7.3} s {:>10} bytes",
@@ -152,16 +179,14 @@ async fn watch_for(screen: &Screen, pair: &Pair, relevo: &Relevo, duration: Dura
             ),
             None => format!("{:<10} no answer", "down"),
         };
-        screen.live(&format!(
-            "{lag:<42} transactions: {written:>6} on the master, {arrived:>6} on the standby"
-        ));
+        screen.live(&format!("{lag:<42} transactions: {written:>6} on {primary}, {arrived:>6} on {standby}"));
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 
-async fn compare(screen: &Screen, pair: &Pair) -> bool {
-    screen.section("Every table, row by row");
-    match Comparison::default().compare(&pair.source, &pair.target).await {
+async fn compare(screen: &Screen, nodes: &Nodes, Roles { primary, standby }: Roles) -> bool {
+    screen.section(&format!("Every table of {primary} and {standby}, row by row"));
+    match Comparison::default().compare(nodes.node(primary), nodes.node(standby)).await {
         Ok(equal) => {
             screen.say(&format!("{} tables with {} rows are equal, byte by byte.", equal.tables, equal.rows));
             true
