@@ -130,7 +130,7 @@ pub(crate) async fn connect(cluster: &Cluster, node: &str) -> Result<SqlSession,
     // of users, event triggers too, from acting when guards are made.
     match session.batch_execute(sql::REPLICA_ROLE).await {
         Err(error) if error.as_db_error().is_none() => {
-            return Err(HandoverError::sql(node, "setting up the session")(error));
+            Err(HandoverError::sql(node, "setting up the session")(error))
         }
         _ => Ok(session),
     }

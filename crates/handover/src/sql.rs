@@ -60,7 +60,8 @@ pub(crate) const INSERT_LSN: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn
 /// A transaction that arrives on the standbys, behind everything that was committed before it.
 pub(crate) const MARK: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'relevo', 'handover')";
 
-/// Moves every sequence ahead by `$1` of its increments, as far as it goes, and says how many moved.
+/// Moves every sequence ahead by `$1` of its increments, as far as it goes, and says how many moved. (`CASE`: the server may
+/// ask for the privilege before it knows that it is a sequence.)
 pub(crate) const ADVANCE_SEQUENCES: &str = "
 SELECT pg_catalog.count(pg_catalog.setval(c.oid,
        CASE WHEN s.seqincrement > 0
@@ -72,7 +73,7 @@ SELECT pg_catalog.count(pg_catalog.setval(c.oid,
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_sequences v ON v.schemaname = n.nspname AND v.sequencename = c.relname
  WHERE n.nspname <> 'relevo' AND n.nspname NOT LIKE 'pg\\_%' AND c.relpersistence <> 't'
-   AND pg_catalog.has_sequence_privilege(c.oid, 'UPDATE')";
+   AND CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'UPDATE') END";
 
 pub(crate) const CREATE_SLOT: &str =
     "SELECT 1 FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')";
@@ -104,7 +105,8 @@ SELECT pg_catalog.format('%I.%I', sn.nspname, s.relname), pg_catalog.format('%I.
  WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
    AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND tn.nspname <> 'relevo'
    AND a.atttypid IN (20, 21, 23)
-   AND pg_catalog.has_sequence_privilege(s.oid, 'UPDATE') AND pg_catalog.has_table_privilege(t.oid, 'SELECT')
+   AND CASE WHEN s.relkind = 'S' THEN pg_catalog.has_sequence_privilege(s.oid, 'UPDATE') END
+   AND pg_catalog.has_table_privilege(t.oid, 'SELECT')
    AND EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = t.oid AND i.indisvalid AND i.indpred IS NULL
                   AND i.indkey[0] = a.attnum)";
 

@@ -96,8 +96,6 @@ async fn start_servers(screen: &Screen) -> Nodes {
         "and non-ASCII names, partitions, inheritance, all replica identities, triggers, generated columns …",
     );
     master.sql(AWKWARD_SCHEMA).await;
-    // It writes a row to a table at each statement of DDL: also at those that set the fence, which then refuses the row.
-    master.sql("DROP EVENT TRIGGER log_ddl").await;
     Pgbench::init(master, DATABASE, SCALE).await;
     let size: String = master.value("SELECT pg_size_pretty(pg_database_size(current_database()))").await;
     let tables: i64 =
