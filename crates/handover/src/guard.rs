@@ -368,7 +368,8 @@ async fn close_database(client: &SqlSession, node: &str) -> Result<bool, Handove
     Ok(true)
 }
 
-/// Fences a node that believes to have the role although another one has it, or claims it too.
+/// Fences a node that believes to have the role although another one has it, or claims it too. `None`: it is fenced
+/// already.
 ///
 /// # Errors
 /// [`HandoverError::FenceWaits`] after `patience`: try again.
@@ -380,6 +381,10 @@ pub async fn fence_stale(
     let Some(record) = state::node(&**client).await.map_err(HandoverError::state(node))? else {
         return Ok(None);
     };
+    // It stays so: nobody lifts it but who gives the node the role again.
+    if record.fenced && record.fence_lsn.is_some() {
+        return Ok(None);
+    }
     let facts = relevo_catalog::server(client).await.map_err(HandoverError::catalog(node))?;
     let row =
         client.query_one(sql::FACTS, &[]).await.map_err(HandoverError::sql(node, "looking at the server"))?;

@@ -111,6 +111,13 @@ pub enum Step {
         /// The new one.
         primary: String,
     },
+    /// A standby's rows get the new primary's values, wherever they differ, and it follows from there.
+    Resync {
+        /// The standby.
+        node: String,
+        /// The new primary.
+        primary: String,
+    },
     /// The rows in question get the new primary's values.
     Restore {
         /// The old primary.
@@ -138,6 +145,7 @@ impl Step {
             Self::Unfence { .. } => "unfence",
             Self::Salvage { .. } => "salvage",
             Self::Undo { .. } => "undo",
+            Self::Resync { .. } => "resync",
             Self::Restore { .. } => "restore",
         }
     }
@@ -179,6 +187,12 @@ impl fmt::Display for Step {
             }
             Self::Undo { node, primary } => {
                 write!(f, "on {node}: take those rows out and follow {primary} from where they parted")
+            }
+            Self::Resync { node, primary } => {
+                write!(
+                    f,
+                    "on {node}: compare every row with {primary}, rewrite those that differ, and follow it"
+                )
             }
             Self::Restore { node, primary } => {
                 write!(f, "on {node}: give those rows the values of {primary}")

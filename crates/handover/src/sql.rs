@@ -54,6 +54,13 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activit
    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
    AND ((l.classid::bigint << 32) | l.objid::bigint) = $1 AND a.xact_start IS NOT NULL)";
 
+/// Ends who holds the advisory lock `$1`: the session that applies, of a Relevo that then waits for the lock.
+pub(crate) const END_APPLIER: &str = "
+SELECT pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks l
+ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_catalog.pg_backend_pid()
+   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+   AND ((l.classid::bigint << 32) | l.objid::bigint) = $1";
+
 /// Where the next record of the WAL will begin.
 pub(crate) const INSERT_LSN: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
 

@@ -212,6 +212,7 @@ impl Run<'_> {
             Step::Unfence { node } => self.unfence(node).await,
             Step::Salvage { node, primary } => self.salvage(node, primary).await,
             Step::Undo { node, primary } => self.undo(node, primary).await,
+            Step::Resync { node, primary } => self.resync(node, primary).await,
             Step::Restore { node, primary } => self.restore(node, primary).await,
         }
     }

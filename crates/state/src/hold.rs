@@ -31,6 +31,9 @@ const LOCK_HELD: &str = "UPDATE relevo.progress SET updated_at = pg_catalog.cloc
      WHERE flow = $1 AND hold_lsn IS NOT NULL AND hold_until >= pg_catalog.clock_timestamp() \
      RETURNING hold_lsn, applied_lsn";
 
+const STAND_AT: &str = "UPDATE relevo.progress SET applied_lsn = $2, commit_lsn = NULL, commit_time = NULL, \
+     updated_at = pg_catalog.clock_timestamp() WHERE flow = $1 AND hold_lsn = $2";
+
 /// A hold that is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
@@ -73,6 +76,15 @@ pub async fn hold(
         .await
         .map_err(StateError::sql("holding the flow"))?;
     Ok(row.as_ref().map(Hold::of))
+}
+
+/// Says that the target stands where it is held, although nothing was applied: whoever calls it makes the rows so.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn stand_at(client: &impl GenericClient, flow: &FlowName, at: SourceLsn) -> Result<(), StateError> {
+    let done = client.execute(STAND_AT, &[&flow.as_str(), &PgLsn::from(at.as_u64())]).await;
+    done.map(drop).map_err(StateError::sql("moving the flow to where it is held"))
 }
 
 /// Keeps a hold for another `seconds` from now on. `false`: it is not in force any more.

@@ -27,7 +27,7 @@ pub use flow::{
     unlock,
 };
 pub use handover::{HandoverKind, HandoverRecord, HandoverState, handovers, put_handover};
-pub use hold::{HOLD_CHANNEL, Hold, held, hold, lock_held, release, renew_hold};
+pub use hold::{HOLD_CHANNEL, Hold, held, hold, lock_held, release, renew_hold, stand_at};
 pub use install::{VERSION, install, installed_version};
 pub use node::{
     AdoptedTable, NodeRecord, RoleNote, adopt_flow, beat, end_flow, hold_node, hold_progress, init_node,

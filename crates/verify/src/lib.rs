@@ -21,6 +21,6 @@ mod verify;
 
 pub use error::VerifyError;
 pub use moment::{Ends, Moment};
-pub use repair::{Repaired, RepairedTable, repair};
+pub use repair::{Repaired, RepairedTable, make_equal, repair};
 pub use report::{DifferenceKind, RowDifference, SkippedTable, TableReport, Verification};
 pub use verify::{VerifyOptions, verify};

@@ -72,7 +72,7 @@ impl Moment {
     /// [`VerifyError::NobodyApplies`], [`VerifyError::Waits`], [`VerifyError::NotReached`] and others; the flow is not held
     /// any more then.
     pub async fn reach(ends: &Ends) -> Result<Self, VerifyError> {
-        let mut moment = Self::reach_with(ends, HOLD_SECONDS).await?;
+        let mut moment = Self::reach_with(ends, HOLD_SECONDS, false).await?;
         let opened = moment.open_target().await;
         let released = state::release(&*moment.control, &ends.flow).await;
         opened?;
@@ -84,10 +84,21 @@ impl Moment {
 
     /// The same, but the flow stays held, and no snapshot of the target is opened: it is about to be written.
     pub(crate) async fn reach_and_stay(ends: &Ends) -> Result<Self, VerifyError> {
-        Self::reach_with(ends, REPAIR_HOLD_SECONDS).await
+        Self::reach_with(ends, REPAIR_HOLD_SECONDS, false).await
     }
 
-    async fn reach_with(ends: &Ends, hold_seconds: u32) -> Result<Self, VerifyError> {
+    /// The same for a target that nobody applies to, whose rows are of no position of the source: it is said to stand at the
+    /// position although it does not, by whoever is about to make it so.
+    pub(crate) async fn reach_still(ends: &Ends) -> Result<Self, VerifyError> {
+        Self::reach_with(ends, REPAIR_HOLD_SECONDS, true).await
+    }
+
+    /// The target goes on to be held here.
+    pub(crate) async fn stay(&self) -> Result<(), VerifyError> {
+        hold(&self.ends, &self.control, self.lsn, REPAIR_HOLD_SECONDS).await.map(drop)
+    }
+
+    async fn reach_with(ends: &Ends, hold_seconds: u32, still: bool) -> Result<Self, VerifyError> {
         let control = session::reading(&ends.target, Side::Target, &ends.flow).await?;
         let found = state::installed_version(&*control).await?.unwrap_or(0);
         if found < state::VERSION {
@@ -97,10 +108,10 @@ impl Moment {
         if state::progress(&*control, &ends.flow).await?.is_none() {
             return Err(VerifyError::NotStreaming { flow: ends.flow.clone() });
         }
-        if !state::is_locked(&*control, &ends.flow, FlowLock::Apply).await? {
+        if !still && !state::is_locked(&*control, &ends.flow, FlowLock::Apply).await? {
             return Err(VerifyError::NobodyApplies { flow: ends.flow.clone() });
         }
-        let reached = stand(ends, &control, hold_seconds).await;
+        let reached = stand(ends, &control, hold_seconds, still).await;
         let (lsn, pause, source) = match reached {
             Ok(reached) => reached,
             Err(error) => {
@@ -113,7 +124,8 @@ impl Moment {
         Ok(Self { lsn, pause, ends, control, source, target: None, standing_since })
     }
 
-    async fn open_target(&mut self) -> Result<(), VerifyError> {
+    /// Opens a snapshot of the target as it is now, in place of an earlier one.
+    pub(crate) async fn open_target(&mut self) -> Result<(), VerifyError> {
         let failed = || VerifyError::sql(Side::Target, "opening a snapshot");
         let target = session::reading(&self.ends.target, Side::Target, &self.ends.flow).await?;
         target.batch_execute(sql::BEGIN_SNAPSHOT).await.map_err(failed())?;
@@ -176,7 +188,12 @@ async fn lock(ends: &Ends, control: &SqlSession) -> Result<(), VerifyError> {
 type Standing = (SourceLsn, Duration, (SqlSession, String));
 
 /// Has the flow stand at a position of which there is a snapshot of the source.
-async fn stand(ends: &Ends, control: &SqlSession, hold_seconds: u32) -> Result<Standing, VerifyError> {
+async fn stand(
+    ends: &Ends,
+    control: &SqlSession,
+    hold_seconds: u32,
+    still: bool,
+) -> Result<Standing, VerifyError> {
     let begun = Instant::now();
     let source = session::reading(&ends.source, Side::Source, &ends.flow).await?;
     loop {
@@ -199,6 +216,9 @@ async fn stand(ends: &Ends, control: &SqlSession, hold_seconds: u32) -> Result<S
                 .batch_execute(sql::MARK)
                 .await
                 .map_err(VerifyError::sql(Side::Source, "marking the position"))?;
+            if still {
+                state::stand_at(&**control, &ends.flow, at).await?;
+            }
             reached(ends, control, at, begun, hold_seconds).await?;
             return Ok((at, kept, (keeper, name)));
         }

@@ -23,7 +23,7 @@ use crate::report::{RowDifference, SkippedTable, TableReport};
 use crate::shape::Shape;
 use crate::sql::{self, OnSide};
 use crate::text::Text;
-use crate::verify::{encodings_differ, plan};
+use crate::verify::{compare_at, encodings_differ, plan};
 use crate::{Ends, Moment, VerifyError, VerifyOptions, session, verify};
 
 /// How many rows are read and written at a time.
@@ -102,6 +102,58 @@ pub async fn repair(ends: &Ends, options: &VerifyOptions) -> Result<Repaired, Ve
     Ok(repaired)
 }
 
+/// Makes a target equal whose rows are of no position of the source, and to which nobody applies; the caller keeps appliers
+/// out. Every row is compared with one snapshot of the source, and those that differ are rewritten until none does: from its
+/// position the flow can go on. A table that cannot be compared or mended is an error.
+///
+/// # Errors
+/// See [`VerifyError`]. The flow then says that it is at a position at which it is not: call this again.
+pub async fn make_equal(ends: &Ends, options: &VerifyOptions) -> Result<Repaired, VerifyError> {
+    let options = VerifyOptions { rows_listed: TRANSACTION_ROWS, ..options.clone() };
+    let mut repaired = Repaired::default();
+    let mut moment = Moment::reach_still(ends).await?;
+    for _ in 0..ROUNDS {
+        moment.stay().await?;
+        moment.open_target().await?;
+        let found = compare_at(ends, &options, None, &moment).await?;
+        let out_of_reach =
+            found.verification.skipped.first().map(|table| format!("{}: {}", table.table, table.reason));
+        let rewritten = found.rewritten.first().map(|table| format!("{table} is rewritten just now"));
+        if let Some(what) = out_of_reach.or(rewritten) {
+            return Err(VerifyError::Disturbed { what });
+        }
+        let tables = found.verification.tables.into_iter();
+        let differing: Vec<TableReport> = tables.filter(|table| table.differences() > 0).collect();
+        if differing.is_empty() {
+            repaired.lsn = Some(moment.lsn);
+            state::release(&*moment.control, &ends.flow).await?;
+            moment.end().await;
+            return Ok(repaired);
+        }
+        moment.stay().await?;
+        let target = session::writing(&ends.target, &ends.flow).await?;
+        let done = mend_at(ends, &options, &differing, &target, &moment).await?;
+        target.close().await;
+        repaired.transactions += 1;
+        add(&mut repaired.tables, done);
+    }
+    Err(VerifyError::Disturbed { what: "rows differ again and again".to_owned() })
+}
+
+/// Adds what one transaction has done.
+fn add(tables: &mut Vec<(TableName, RepairedTable)>, done: Vec<(TableName, RepairedTable)>) {
+    for (table, done) in done {
+        match tables.iter_mut().find(|(name, _)| *name == table) {
+            Some((_, known)) => {
+                known.inserted += done.inserted;
+                known.updated += done.updated;
+                known.deleted += done.deleted;
+            }
+            None => tables.push((table, done)),
+        }
+    }
+}
+
 /// Mends rows in one transaction. Returns whether there was something to mend.
 async fn mend(
     ends: &Ends,
@@ -125,17 +177,7 @@ async fn mend(
     moment.end().await;
     target.close().await;
     let rows: u64 = done.iter().map(|(_, done)| done.rows()).sum();
-    for (table, done) in done {
-        let known = repaired.tables.iter_mut().find(|(name, _)| *name == table);
-        match known {
-            Some((_, known)) => {
-                known.inserted += done.inserted;
-                known.updated += done.updated;
-                known.deleted += done.deleted;
-            }
-            None => repaired.tables.push((table, done)),
-        }
-    }
+    add(&mut repaired.tables, done);
     info!(rows, "rows were mended");
     Ok(rows > 0)
 }

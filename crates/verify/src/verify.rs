@@ -60,10 +60,11 @@ pub async fn verify(ends: &Ends, options: &VerifyOptions) -> Result<Verification
     Ok(verification)
 }
 
-struct Round {
-    verification: Verification,
+/// What was found at a moment.
+pub(crate) struct Round {
+    pub(crate) verification: Verification,
     /// Tables whose rows the snapshots do not show any more.
-    rewritten: Vec<TableName>,
+    pub(crate) rewritten: Vec<TableName>,
 }
 
 async fn round(
@@ -72,6 +73,18 @@ async fn round(
     only: Option<&[TableName]>,
 ) -> Result<Round, VerifyError> {
     let moment = Moment::reach(ends).await?;
+    let round = compare_at(ends, options, only, &moment).await?;
+    moment.end().await;
+    Ok(round)
+}
+
+/// Compares under the snapshots of a moment.
+pub(crate) async fn compare_at(
+    ends: &Ends,
+    options: &VerifyOptions,
+    only: Option<&[TableName]>,
+    moment: &Moment,
+) -> Result<Round, VerifyError> {
     let source = session::reading(&ends.source, Side::Source, &ends.flow).await?;
     let target = session::reading(&ends.target, Side::Target, &ends.flow).await?;
     moment.begin(&target, Side::Target).await?;
@@ -81,7 +94,7 @@ async fn round(
     target.close().await;
     let work = Work {
         ends,
-        moment: &moment,
+        moment,
         recode,
         limit: options.rows_listed,
         paces: (Pace::new(options.bytes_per_second), Pace::new(options.bytes_per_second)),
@@ -94,10 +107,9 @@ async fn round(
     let tables = work.done.into_inner().unwrap_or_else(PoisonError::into_inner);
     let rewritten = work.rewritten.into_inner().unwrap_or_else(PoisonError::into_inner);
     for table in &tables {
-        save(ends, &moment, table).await?;
+        save(ends, moment, table).await?;
     }
     let (lsn, pause) = (moment.lsn, moment.pause);
-    moment.end().await;
     Ok(Round { verification: Verification { lsn, pause, tables, skipped }, rewritten })
 }
 

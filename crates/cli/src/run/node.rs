@@ -348,6 +348,8 @@ impl Life<'_> {
         end_helpers(helpers).await;
         if let Err(error) = result
             && !stop.is_cancelled()
+            // What ends because the role has moved is no error.
+            && !self.duty_changes(eyes, duty).await
         {
             self.board.set_state(FlowState::Failed, Some(error.to_string()));
             self.tell(error.to_string(), |text| error!("{text}"));

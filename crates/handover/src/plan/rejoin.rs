@@ -46,7 +46,10 @@ pub fn rejoin(observed: &Observed, node: &str) -> Result<Plan, Refusal> {
     };
     if follows(seen, new) && record.epoch == claim.epoch {
         // What an interrupted rejoin has left to do.
-        if plan.resumes.is_some() {
+        let own = by_which(new, claim.epoch).is_some_and(|handover| handover.from.as_deref() == Some(node));
+        if plan.resumes.is_some() && !own {
+            plan.steps.push(Step::Resync { node: name(node), primary: name(primary) });
+        } else if plan.resumes.is_some() {
             plan.steps.push(Step::Restore { node: name(node), primary: name(primary) });
             plan.steps.push(Step::Retire { on: name(node), follower: name(primary) });
         }
@@ -60,13 +63,20 @@ pub fn rejoin(observed: &Observed, node: &str) -> Result<Plan, Refusal> {
         return Ok(plan);
     }
     if handover.from.as_deref() != Some(node) {
-        let last = handover.from.as_deref().unwrap_or("nobody");
-        return Err(cannot(
-            format!(
-                "the role went from {last} to {primary} since, and what {node} holds is neither's state of then"
-            ),
-            anew,
-        ));
+        // A standby has no writes of its own; where it stands nobody can say any more.
+        if !seen.flow.as_ref().is_some_and(|flow| flow.complete) {
+            return Err(cannot("not every table had arrived".to_owned(), anew));
+        }
+        if record.primary == node {
+            let reason =
+                format!("it had the role itself, in epoch {}, and not just before {primary}", record.epoch);
+            return Err(cannot(reason, anew));
+        }
+        if !new.slots.contains(&format!("relevo_{}_{node}", record.cluster)) {
+            return Err(cannot(format!("{primary} has no slot for it any more"), anew));
+        }
+        plan.steps.push(Step::Resync { node: name(node), primary: name(primary) });
+        return Ok(plan);
     }
     if handover.old_lsn.is_none() {
         let reason =
@@ -83,7 +93,8 @@ pub fn rejoin(observed: &Observed, node: &str) -> Result<Plan, Refusal> {
         ));
     }
     may_be_guarded(seen, node)?;
-    if !record.fenced {
+    // Without the place of its fence nobody knows where its own writes end: whoever set it was interrupted, or is at it.
+    if !record.fenced || record.fence_lsn.is_none() {
         plan.steps.push(Step::Fence { node: name(node), promised_to: None });
     }
     plan.steps.push(Step::Salvage { node: name(node), primary: name(primary) });

@@ -1,7 +1,7 @@
 //! What a follower reads from: publications and a slot on a node that is to be the primary, and their end.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relevo_catalog::{TableInfo, TableName};
 use relevo_connect::SqlSession;
@@ -12,7 +12,10 @@ use tokio_postgres::error::SqlState;
 use super::{Run, until};
 use crate::{Cluster, HandoverError, sql};
 
-/// How long whoever reads a slot may take to leave it.
+/// How long whoever reads a slot may take to leave it by itself: its Relevo sees within moments that its node has another
+/// role.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
+/// And how long it is tried altogether.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The tables that take part, as they are on this node: what the flow into it has brought, and the partitioned tables
@@ -91,11 +94,14 @@ impl Run<'_> {
     }
 }
 
-/// Drops a slot if it is there; who reads it is ended.
+/// Drops a slot if it is there; who reads it for long is ended.
 async fn drop_slot(session: &SqlSession, node: &str, slot: &str) -> Result<(), HandoverError> {
+    let began = Instant::now();
     let dropped = until(LEAVE_LIMIT, async || {
-        let ended = session.query(sql::END_READER, &[&slot]).await;
-        ended.map_err(HandoverError::sql(node, "ending who reads the slot"))?;
+        if began.elapsed() > LEAVE_PATIENCE {
+            let ended = session.query(sql::END_READER, &[&slot]).await;
+            ended.map_err(HandoverError::sql(node, "ending who reads the slot"))?;
+        }
         match session.query(sql::DROP_SLOT, &[&slot]).await {
             Ok(_) => Ok(Some(())),
             Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => Ok(None),

@@ -15,17 +15,17 @@ use relevo_model::{ChangeSource as _, SourceEvent};
 use relevo_running::RunningStore;
 use relevo_source::{PgSource, StartOptions};
 use relevo_spool::SharedSpool;
-use relevo_state::{self as state, RoleNote};
+use relevo_state::{self as state, FlowLock, RoleNote};
 use relevo_verify::{Ends, VerifyOptions};
 use tokio::time::sleep;
 use tracing::info;
 
 use super::follow::tables_of;
 use super::{LOOK, Run};
-use crate::HandoverError;
 use crate::guard::Place;
 use crate::plan::by_which;
 use crate::salvage::{Salvage, Touched};
+use crate::{HandoverError, sql};
 
 /// What large transactions may take on the disk while they are read, and in memory.
 const SPOOL_BYTES: u64 = 64 << 30;
@@ -144,10 +144,66 @@ impl Run<'_> {
         let cluster = self.work.cluster;
         let flow = cluster.flow_into(node)?;
         self.wait_for_tables(node).await?;
+        self.mend(node, primary).await?;
+        let session = self.session(node).await?;
+        // What the stream did not find meanwhile was taken out on purpose, and is back.
+        state::clear_errors(&**session, &flow).await.map(drop).map_err(HandoverError::state(node))
+    }
+
+    /// Makes a standby equal that holds the rows of nobody knows when: while nobody applies to it, every row is compared
+    /// with the primary's, and those that differ are rewritten. Then it follows from that very position.
+    pub(super) async fn resync(&mut self, node: &str, primary: &str) -> Result<(), HandoverError> {
+        let cluster = self.work.cluster;
+        let flow = cluster.flow_into(node)?;
+        let new = self.see(primary).await?;
+        let Some(from) = by_which(&new, self.plan.epoch).and_then(|handover| handover.new_lsn) else {
+            return Err(HandoverError::Waited(format!(
+                "{primary} does not know from where on it had the role"
+            )));
+        };
+        let (record, epoch) = (self.record.clone(), self.plan.epoch);
+        let session = self.session(node).await?;
+        let (error, failed) = (|| HandoverError::sql(node, "beginning anew"), || HandoverError::state(node));
+        // Held until the end of this session: its own Relevo waits.
+        let begun = Instant::now();
+        while !state::try_lock(&**session, &flow, FlowLock::Apply).await.map_err(failed())? {
+            session.execute(sql::END_APPLIER, &[&flow.lock_key()]).await.map_err(error())?;
+            if begun.elapsed() > FOLLOW_LIMIT {
+                return Err(HandoverError::Waited(format!(
+                    "somebody applies to {node} and does not let it go"
+                )));
+            }
+            sleep(LOOK).await;
+        }
+        session.batch_execute("BEGIN").await.map_err(error())?;
+        let known = state::hold_node(&**session).await.map_err(failed())?;
+        if let Some(known) = known.filter(|known| known.epoch > epoch || known.primary == node) {
+            let found = format!("primary is {} since epoch {}", known.primary, known.epoch);
+            return Err(HandoverError::Overtaken { node: node.to_owned(), found });
+        }
+        // From here on it says that it is rejoining, and no hand-over counts on it.
+        state::put_handover(&**session, &record).await.map_err(failed())?;
+        state::repoint_flow(&**session, &flow, (&new.identity, from)).await.map_err(failed())?;
+        let role = RoleNote { epoch, primary, fenced: true, fence_lsn: None, promised_to: None };
+        state::note_role(&**session, role).await.map_err(failed())?;
+        session.batch_execute("COMMIT").await.map_err(error())?;
+        let (ends, options) = self.ends(node, primary)?;
+        let failed_to = |source| HandoverError::Verify { node: node.to_owned(), source: Box::new(source) };
+        let repaired = relevo_verify::make_equal(&ends, &options).await.map_err(failed_to)?;
+        let rows: u64 = repaired.tables.iter().map(|(_, table)| table.rows()).sum();
+        info!(rows, "{node} holds what {primary} held at a position, and follows from there");
+        let session = self.session(node).await?;
+        state::unlock(&**session, &flow, FlowLock::Apply).await.map_err(failed())?;
+        state::clear_errors(&**session, &flow).await.map(drop).map_err(failed())
+    }
+
+    /// What is compared.
+    fn ends(&self, node: &str, primary: &str) -> Result<(Ends, VerifyOptions), HandoverError> {
+        let cluster = self.work.cluster;
         let ends = Ends {
             source: cluster.nodes[primary].info.clone(),
             target: cluster.nodes[node].info.clone(),
-            flow: flow.clone(),
+            flow: cluster.flow_into(node)?,
             timeout: VERIFY_TIMEOUT,
         };
         let options = VerifyOptions {
@@ -156,23 +212,23 @@ impl Run<'_> {
             bytes_per_second: None,
             rows_listed: 100,
         };
+        Ok((ends, options))
+    }
+
+    /// Compares everything at one position, rewrites what differs, and looks again.
+    async fn mend(&mut self, node: &str, primary: &str) -> Result<(), HandoverError> {
+        let (ends, options) = self.ends(node, primary)?;
         let failed = |source| HandoverError::Verify { node: node.to_owned(), source: Box::new(source) };
         let repaired = relevo_verify::repair(&ends, &options).await.map_err(failed)?;
         let found = relevo_verify::verify(&ends, &options).await.map_err(failed)?;
         if found.differences() > 0 || !found.skipped.is_empty() {
-            let skipped = found.skipped.iter().map(|table| table.table.to_string());
-            let differing = found.tables.iter().filter(|table| table.differences() > 0);
-            let tables: Vec<String> = differing.map(|table| table.table.to_string()).chain(skipped).collect();
             return Err(HandoverError::Waited(format!(
-                "{node} still differs from {primary} in {}: relevo verify --node {node} shows how",
-                tables.join(", ")
+                "{node} still differs from {primary}: relevo verify --node {node} shows how"
             )));
         }
         let rows: u64 = repaired.tables.iter().map(|(_, table)| table.rows()).sum();
         info!(rows, lsn = %found.lsn, "{node} holds what {primary} holds");
-        let session = self.session(node).await?;
-        // What the stream did not find meanwhile was taken out on purpose, and is back.
-        state::clear_errors(&**session, &flow).await.map(drop).map_err(HandoverError::state(node))
+        Ok(())
     }
 
     /// Waits until the node's own Relevo applies, and tables that are copied again have arrived.

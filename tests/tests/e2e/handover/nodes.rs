@@ -53,6 +53,65 @@ async fn a_standby_that_was_away_follows_the_new_primary_when_it_is_back() {
     }
 }
 
+/// At a failover a standby may be behind the new primary, or ahead of it. Nobody can tell it what it lacks; so every row is
+/// compared, those that differ are rewritten, and it follows from there, while the new primary is written to.
+#[tokio::test]
+async fn a_standby_that_was_behind_or_ahead_at_a_failover_is_made_equal_without_a_copy() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15, Version::V16], SCHEMA).await;
+    nodes.caught_up("a", "b").await;
+    nodes.caught_up("a", "c").await;
+    for (behind, ahead, round) in [("c", "b", 1), ("b", "c", 2)] {
+        let primary = if round == 1 { "a" } else { "b" };
+        let standbys = if round == 1 { ["b", "c"] } else { ["a", "c"] };
+        let (behind, ahead) = if round == 1 { (behind, ahead) } else { ("a", ahead) };
+        relevos.get_mut(behind).unwrap().kill();
+        let write = format!(
+            "INSERT INTO setting VALUES ('behind {round}', 'x'); DELETE FROM setting WHERE name = 'setting {round}'; \
+             UPDATE purchase SET who = 'round {round}' WHERE id % 7 = {round}; INSERT INTO logbook (message) VALUES ('r{round}')"
+        );
+        nodes.sql(primary, &write).await;
+        nodes.caught_up(primary, ahead).await;
+        nodes.node(primary).crash();
+        // In the second round the one that has less gets the role by force.
+        let (to, left) = if round == 1 { (ahead, behind) } else { (behind, ahead) };
+        if round == 2 {
+            let refused = nodes.run(&["failover", "--to", to], 3).await;
+            assert!(refused.stderr.contains(&format!("relevo failover --to {ahead}")), "{}", refused.stderr);
+        }
+        let force: &[&str] = if round == 1 { &[] } else { &["--force"] };
+        nodes.run(&[&["failover", "--to", to], force].concat(), 0).await;
+        relevos.get_mut(behind).unwrap().restart();
+        nodes
+            .sql(
+                to,
+                &format!(
+                    "INSERT INTO setting VALUES ('since {round}', 'x'); UPDATE measure SET value = {round}"
+                ),
+            )
+            .await;
+        let writing = nodes.node(to).connect("shop").await;
+        let writer = tokio::spawn(async move {
+            for n in 0..50 {
+                writing.sql(&format!("INSERT INTO purchase (who) VALUES ('live {n}')")).await;
+            }
+        });
+        relevos.get_mut(left).unwrap().wait_for_state("failed").await;
+        assert_eq!(nodes.steps(&["rejoin", left]).await, ["resync"]);
+        nodes.run(&["rejoin", left], 0).await;
+        writer.await.expect("the writer");
+        nodes.settle(to, left).await;
+        let attempts = format!("SELECT copy_attempt FROM relevo.flow WHERE name = 'shop_{left}'");
+        assert_eq!(nodes.node(left).value::<i32>(&attempts).await, 1, "no copy was made");
+        nodes.node(primary).start().await;
+        nodes.run(&["rejoin", primary], 0).await;
+        nodes.settle(to, primary).await;
+        assert!(standbys.contains(&to));
+    }
+    for relevo in relevos.values_mut() {
+        relevo.terminate();
+    }
+}
+
 /// The manual's way for libpq: several hosts, and target_session_attrs=read-write.
 #[tokio::test]
 async fn psql_follows_the_primary_and_hooks_are_told() {

@@ -247,8 +247,10 @@ async fn a_standby_was_left_behind() {
     nodes.run(&["failover", "--to", "a"], 0).await;
     let of_c = relevos.get_mut("c").unwrap();
     of_c.restart();
+    of_c.wait_for_state("failed").await;
     page.run(&nodes, "relevo rejoin c").await;
     page.end();
+    nodes.settle("a", "c").await;
     end(&mut relevos);
 }
 
