@@ -46,7 +46,7 @@ pub struct Seen {
     pub owns_database: bool,
     /// The role may make event triggers.
     pub superuser: bool,
-    /// The flow into this node.
+    /// The flow into this node, unless it holds itself for the primary.
     pub flow: Option<FlowSight>,
     /// Relevo's slots here.
     pub slots: BTreeSet<String>,
@@ -205,6 +205,10 @@ pub(crate) async fn see(cluster: &Cluster, node: &str, session: &SqlSession) -> 
     }
     seen.record = state::node(&**session).await.map_err(failed())?;
     seen.handovers = state::handovers(&**session).await.map_err(failed())?;
+    if seen.record.as_ref().is_some_and(|record| record.primary == node) {
+        // What it had from others ended when it got the role.
+        return Ok(seen);
+    }
     let flow = cluster.flow_into(node)?;
     let Some(progress) = state::progress(&**session, &flow).await.map_err(failed())? else {
         return Ok(seen);

@@ -517,6 +517,10 @@ pub fn may_follow(node: &str, seen: &Seen, primary: &str, handover: &HandoverRec
                     && record.fence_lsn.is_some_and(|fence| fence <= old_lsn)
             });
     }
+    // Who had the role itself has written since its flow ended.
+    if seen.record.as_ref().is_none_or(|record| record.primary == node) {
+        return false;
+    }
     seen.flow.as_ref().is_some_and(|flow| {
         Some(&flow.source.system_id) == handover.old_system_id.as_ref()
             && flow.complete

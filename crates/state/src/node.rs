@@ -57,7 +57,8 @@ const NOTE_ROLE: &str = "UPDATE relevo.node SET epoch = $1, primary_node = $2, f
      promised_to = $5, updated_at = pg_catalog.clock_timestamp() WHERE epoch <= $1";
 const NOTE_FENCE_LSN: &str = "UPDATE relevo.node SET fence_lsn = $1 WHERE fenced";
 const BEAT: &str = "UPDATE relevo.node SET heartbeat_at = pg_catalog.clock_timestamp()";
-const FORGET_PROGRESS: &str = "DELETE FROM relevo.progress WHERE flow = $1";
+const END_FLOW: &str =
+    "UPDATE relevo.progress SET hold_lsn = applied_lsn, hold_until = 'infinity' WHERE flow = $1";
 const HOLD_PROGRESS: &str = "SELECT applied_lsn FROM relevo.progress WHERE flow = $1 FOR UPDATE";
 const PUT_PROGRESS: &str = "INSERT INTO relevo.progress \
      (flow, source_system_id, source_timeline, source_database, applied_lsn) VALUES ($1, $2, $3, $4, $5) \
@@ -171,12 +172,13 @@ pub async fn hold_progress(
     Ok(row.map(|row| SourceLsn::new(row.get::<_, PgLsn>(0).into())))
 }
 
-/// Ends a flow into this database: whatever is still applied to it is refused by the server, since its progress is gone.
+/// Ends a flow into this database, until it is given another source: it is held for ever where it stands, so whatever is
+/// still applied to it is refused by the server.
 ///
 /// # Errors
 /// [`StateError::Sql`].
 pub async fn end_flow(client: &impl GenericClient, flow: &FlowName) -> Result<(), StateError> {
-    let done = client.execute(FORGET_PROGRESS, &[&flow.as_str()]).await;
+    let done = client.execute(END_FLOW, &[&flow.as_str()]).await;
     done.map(drop).map_err(StateError::sql("ending the flow"))
 }
 
