@@ -403,8 +403,12 @@ fn is_named(observed: &Observed, node: &str) -> Result<(), Refusal> {
     if observed.nodes.contains_key(node) {
         return Ok(());
     }
+    Err(no_such_node(observed, node))
+}
+
+fn no_such_node(observed: &Observed, node: &str) -> Refusal {
     let known: Vec<&str> = observed.nodes.keys().map(String::as_str).collect();
-    Err(Refusal::NoSuchNode { node: node.to_owned(), known: known.join(", ") })
+    Refusal::NoSuchNode { node: node.to_owned(), known: known.join(", ") }
 }
 
 fn must_see<'o>(observed: &'o Observed, node: &str, remedy: &str) -> Result<&'o Seen, Refusal> {
@@ -415,7 +419,7 @@ fn must_see<'o>(observed: &'o Observed, node: &str, remedy: &str) -> Result<&'o 
             reason: reason.clone(),
             remedy: remedy.to_owned(),
         }),
-        None => is_named(observed, node).map(|()| unreachable!("a node that is named was looked at")),
+        None => Err(no_such_node(observed, node)),
     }
 }
 

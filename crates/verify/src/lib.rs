@@ -1,8 +1,8 @@
 //! Comparing both sides of a flow at one position of the source, and rewriting exactly the rows that differ.
 //!
 //! [`Moment::reach`] finds a position at which both sides can be looked at: a temporary slot's snapshot on the source, and
-//! the target held exactly there ([`relevo_state::hold()`]) until a snapshot of it is open. [`verify`] compares tables under
-//! the two snapshots, [`repair`] rewrites rows while the flow is held. What may not enter: how changes are applied, the
+//! the target held exactly there ([`relevo_state::hold()`]) until a snapshot of it is open. [`verify()`] compares tables under
+//! the two snapshots, [`repair()`] rewrites rows while the flow is held. What may not enter: how changes are applied, the
 //! stream, and what is printed.
 
 mod compare;
