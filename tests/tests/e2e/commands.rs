@@ -86,22 +86,30 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_expected() {
 }
 
 #[test]
-fn nodes_are_refused_honestly_until_there_are_any() {
+fn a_node_without_a_file_that_names_it_is_refused_and_no_secret_is_said() {
     let both = ["--source", NOWHERE, "--target", NOWHERE];
     let named = relevo(&["run", "--node", "a"]).args(&both).finish().expect_code(2).stderr;
     let variable = relevo(&["status"]).args(&both).env("RELEVO_NODE", "a").finish().expect_code(2).stderr;
+    for said in [named, variable] {
+        assert_says(&said, &["--node a", "RELEVO_NODE", "--config FILE"]);
+    }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("relevo.toml");
-    let config = |text: &str| {
+    let ended = |text: &str, command: &[&str]| {
         std::fs::write(&file, text).unwrap();
-        relevo(&["status", "--config", &file.display().to_string()]).finish().expect_code(2).stderr
+        relevo(command).args(["--config", &file.display().to_string()]).finish()
     };
-    let nodes = config("name = \"shop\"\n[node.a]\nurl = \"postgres://relevo:never-print-me@db-a/shop\"\n");
-    assert_says(&nodes, &["[node.a]"]);
-    for said in [named, variable, nodes] {
-        assert_says(&said, &["no nodes", "--source", "[source] url"]);
+    let nodes = "name = \"shop\"\n[node.a]\nurl = \"postgres://relevo:never-print-me@127.0.0.1:1/shop\"\n";
+    let silent = ended(nodes, &["status"]).expect_code(1).stderr;
+    assert_says(&silent, &["relevo init --primary", "a: "]);
+    let unnamed = ended(nodes, &["run"]).expect_code(2).stderr;
+    assert_says(&unnamed, &["--node a"]);
+    let stranger = ended(nodes, &["run", "--node", "z"]).expect_code(2).stderr;
+    assert_says(&stranger, &["names no node \"z\"", "it names a"]);
+    for said in [silent, unnamed, stranger] {
         assert!(!said.contains("never-print-me"), "{said}");
     }
+    let config = |text: &str| ended(text, &["status"]).expect_code(2).stderr;
     let unknown = config("[apply]\nmemory = \"256MiB\"\nspol = \"/var/lib/relevo\"\n");
     assert_says(&unknown, &["line 3", "spol", "expected one of", "batch_bytes"]);
 }

