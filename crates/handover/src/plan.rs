@@ -456,10 +456,8 @@ fn must_be_ready<'s>(
             "wait until relevo status says streaming for every table: until then it is not consistent";
         return Err(not("not every table has arrived".to_owned(), remedy));
     }
-    let rejoins = |record: &&HandoverRecord| {
-        record.kind == HandoverKind::Rejoin && record.state == HandoverState::Running
-    };
-    if seen.handovers.iter().any(|record| rejoins(&record)) {
+    let epoch = seen.record.as_ref().map_or(0, |record| record.epoch);
+    if running(seen, HandoverKind::Rejoin, node, epoch).is_some() {
         let remedy = format!("finish that first: relevo rejoin {node}");
         return Err(not("it is rejoining, and may lack rows".to_owned(), &remedy));
     }
@@ -491,10 +489,14 @@ fn may_be_guarded(seen: &Seen, node: &str) -> Result<(), Refusal> {
 }
 
 /// The interrupted hand-over that a command goes on with.
-fn running<'s>(seen: &'s Seen, kind: HandoverKind, to: &str) -> Option<&'s HandoverRecord> {
-    seen.handovers
-        .iter()
-        .find(|record| record.state == HandoverState::Running && record.kind == kind && record.to == to)
+fn running<'s>(seen: &'s Seen, kind: HandoverKind, to: &str, epoch: u64) -> Option<&'s HandoverRecord> {
+    seen.handovers.iter().find(|record| {
+        // One of another epoch was overtaken: it says nothing about this one.
+        record.state == HandoverState::Running
+            && record.kind == kind
+            && record.to == to
+            && record.epoch == epoch
+    })
 }
 
 /// The hand-over by which a node got the role in an epoch.

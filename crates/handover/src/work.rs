@@ -84,6 +84,8 @@ struct Run<'a> {
     paused: Option<Instant>,
     /// What the old primary has changed on its own.
     touched: Option<Touched>,
+    /// Slots that this run has made: where, and for whom.
+    armed: Vec<(String, String)>,
 }
 
 fn now() -> Timestamp {
@@ -104,6 +106,7 @@ impl Work<'_> {
             done: Done::default(),
             paused: None,
             touched: None,
+            armed: Vec::new(),
         };
         for (at, step) in plan.steps.iter().enumerate() {
             (self.tell)(at + 1, step);
@@ -229,20 +232,42 @@ impl Run<'_> {
         self.plan.kind == HandoverKind::Switchover && self.record.new_lsn.is_none() && !self.plan.rolls_back
     }
 
-    /// Takes everything back: the old primary accepts writes again.
+    /// Whether the node that was to get the role has it. The row's lock waits for a transaction of ours whose COMMIT was
+    /// not answered.
+    async fn role_has_moved(&mut self) -> Result<bool, HandoverError> {
+        let (to, epoch) = (self.plan.to.clone(), self.plan.epoch);
+        let session = self.session(&to).await?;
+        let error = || HandoverError::sql(&to, "looking who has the role");
+        session.batch_execute("BEGIN").await.map_err(error())?;
+        let record = state::hold_node(&**session).await.map_err(HandoverError::state(&to))?;
+        session.batch_execute("COMMIT").await.map_err(error())?;
+        Ok(record.is_some_and(|record| record.epoch >= epoch))
+    }
+
+    /// Takes everything back: the old primary accepts writes again. Not when the new one has the role, or may have it: then
+    /// two nodes would accept writes.
     async fn go_back(&mut self) {
         let Some(from) = self.plan.from.clone() else { return };
+        // A session in a failed transaction is of no use.
+        self.sessions.clear();
+        match self.role_has_moved().await {
+            Ok(false) => {}
+            Ok(true) => {
+                info!("{} has the role; nothing is taken back, and the same command finishes", self.plan.to);
+                return;
+            }
+            Err(error) => {
+                warn!(%error, "whether {} has the role is not known, so nothing is taken back: type the command again", self.plan.to);
+                return;
+            }
+        }
         let fenced = self.plan.steps.iter().any(|step| matches!(step, Step::Fence { .. }));
         let mut back = vec![Step::Unfence { node: from }];
-        back.extend(self.plan.steps.iter().filter_map(|step| match step {
-            Step::Arm { on, follower } => Some(Step::Retire { on: on.clone(), follower: follower.clone() }),
-            _ => None,
-        }));
+        let armed = std::mem::take(&mut self.armed);
+        back.extend(armed.into_iter().map(|(on, follower)| Step::Retire { on, follower }));
         if !fenced {
             back.remove(0);
         }
-        // A session in a failed transaction is of no use.
-        self.sessions.clear();
         for step in back {
             info!("taking it back: {step}");
             if let Err(error) = self.step(&step).await {

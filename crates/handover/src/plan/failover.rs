@@ -86,7 +86,7 @@ pub fn failover(observed: &Observed, to: &str, force: bool) -> Result<Plan, Refu
         from: Some(node(from)),
         to: node(to),
         epoch: claim.epoch + 1,
-        resumes: running(new, HandoverKind::Failover, to).cloned(),
+        resumes: running(new, HandoverKind::Failover, to, claim.epoch + 1).cloned(),
         steps,
         notes,
         rolls_back: false,

@@ -1,8 +1,10 @@
 //! The return of an old primary, or of a standby that was left behind.
 
-use relevo_state::{HandoverKind, HandoverState};
+use relevo_state::HandoverKind;
 
-use super::{Plan, Refusal, Step, by_which, claim, follows, is_named, may_be_guarded, may_follow, must_see};
+use super::{
+    Plan, Refusal, Step, by_which, claim, follows, is_named, may_be_guarded, may_follow, must_see, running,
+};
 use crate::Observed;
 
 /// Lets `node` follow the present primary. What it has and nobody else has goes to the salvage file and leaves its tables.
@@ -35,11 +37,7 @@ pub fn rejoin(observed: &Observed, node: &str) -> Result<Plan, Refusal> {
         from: Some(name(node)),
         to: name(node),
         epoch: claim.epoch,
-        resumes: seen
-            .handovers
-            .iter()
-            .find(|record| record.state == HandoverState::Running && record.kind == HandoverKind::Rejoin)
-            .cloned(),
+        resumes: running(seen, HandoverKind::Rejoin, node, claim.epoch).cloned(),
         steps: Vec::new(),
         notes: Vec::new(),
         rolls_back: false,

@@ -83,7 +83,7 @@ pub fn switchover(observed: &Observed, to: &str) -> Result<Plan, Refusal> {
         from: Some(node(from)),
         to: node(to),
         epoch: claim.epoch + 1,
-        resumes: running(new, HandoverKind::Switchover, to).cloned(),
+        resumes: running(new, HandoverKind::Switchover, to, claim.epoch + 1).cloned(),
         steps,
         notes,
         rolls_back: false,
@@ -110,8 +110,9 @@ fn stay(observed: &Observed, to: &str, epoch: u64) -> Result<Plan, Refusal> {
     let record = must_know(seen, to, epoch)?;
     if record.fenced {
         let promised = record.promised_to.clone();
-        let running =
-            promised.as_deref().and_then(|other| running(seen, HandoverKind::Switchover, other).cloned());
+        let running = promised
+            .as_deref()
+            .and_then(|other| running(seen, HandoverKind::Switchover, other, epoch + 1).cloned());
         plan.rolls_back = true;
         plan.resumes = running;
         plan.steps.push(Step::Unfence { node: to.to_owned() });

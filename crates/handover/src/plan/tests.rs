@@ -187,6 +187,33 @@ fn an_old_primary_rejoins_by_salvage_and_only_as_long_as_its_slot_is_there() {
     assert!(matches!(rejoin(&observed(nodes), "b"), Err(Refusal::CannotRejoin { .. })), "b has the role");
 }
 
+#[test]
+fn a_hand_over_of_another_epoch_that_was_left_unfinished_is_not_gone_on_with() {
+    let mut nodes = healthy();
+    let left = |epoch| HandoverRecord {
+        id: format!("{epoch}"),
+        kind: HandoverKind::Switchover,
+        state: HandoverState::Running,
+        epoch,
+        from: Some("a".to_owned()),
+        to: "b".to_owned(),
+        step: None,
+        requested_by: String::new(),
+        started_at: Timestamp::from_unix_us(0),
+        ended_at: None,
+        old_system_id: None,
+        old_lsn: None,
+        old_commit_time: None,
+        new_lsn: None,
+        pause_ms: None,
+        loss: None,
+    };
+    nodes[1].1.as_mut().unwrap().handovers = vec![left(7)];
+    assert_eq!(switchover(&observed(nodes.clone()), "b").unwrap().resumes, None);
+    nodes[1].1.as_mut().unwrap().handovers = vec![left(7), left(2)];
+    assert_eq!(switchover(&observed(nodes), "b").unwrap().resumes.map(|record| record.epoch), Some(2));
+}
+
 /// What the steps do to who may write, and nothing else.
 #[derive(Debug, Clone)]
 struct World(BTreeMap<String, (u64, String, bool)>);

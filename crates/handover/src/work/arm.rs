@@ -43,21 +43,19 @@ impl Run<'_> {
         self.note(on).await?;
         let epoch = self.plan.epoch;
         let behind = self.is_behind(follower, epoch).await;
-        let facts = {
-            let session = self.session(on).await?;
-            let tables = tables_here(cluster, on, session).await?;
-            let by_root = cluster.via_partition_root;
-            relevo_snapshot::publish(session, &flow, &tables, by_root, Existing::Replace)
-                .await
-                .map_err(HandoverError::snapshot(on))?;
-            let there = session.query(sql::SLOTS, &[]).await;
-            let there = there.map_err(HandoverError::sql(on, "looking at the slots"))?;
-            there.iter().any(|row| row.get::<_, String>(0) == flow.slot())
-        };
-        // A node that was left behind in an earlier epoch may still need what the slot holds.
-        if facts && behind {
+        let session = self.session(on).await?;
+        let there = session.query(sql::SLOTS, &[]).await;
+        let there = there.map_err(HandoverError::sql(on, "looking at the slots"))?;
+        // A node that was left behind in an earlier epoch may still need what the slot holds, and the publications that were
+        // there when it was written.
+        if behind && there.iter().any(|row| row.get::<_, String>(0) == flow.slot()) {
             return Ok(());
         }
+        let tables = tables_here(cluster, on, session).await?;
+        relevo_snapshot::publish(session, &flow, &tables, cluster.via_partition_root, Existing::Replace)
+            .await
+            .map_err(HandoverError::snapshot(on))?;
+        self.armed.push((on.to_owned(), follower.to_owned()));
         drop_slot(self.session(on).await?, on, &flow.slot()).await?;
         let session = self.session(on).await?;
         session

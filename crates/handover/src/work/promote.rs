@@ -79,10 +79,11 @@ impl Run<'_> {
         // Whoever applies has committed before this, or never will.
         let stored = state::hold_progress(&**session, &flow).await.map_err(failed())?;
         let progress = state::progress(&**session, &flow).await.map_err(failed())?;
-        if let (Some(fence), Some(applied)) = (fence, stored)
-            && applied < fence
+        if let Some(fence) = fence
+            && stored.is_none_or(|applied| applied < fence)
         {
-            let found = format!("it is at {applied}, before the fence at {fence}");
+            let at = stored.map_or_else(|| "no position".to_owned(), |applied| applied.to_string());
+            let found = format!("it is at {at}, before the fence at {fence}");
             return Err(HandoverError::Overtaken { node: node.to_owned(), found });
         }
         state::end_flow(&**session, &flow).await.map_err(failed())?;
