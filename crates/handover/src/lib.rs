@@ -23,5 +23,5 @@ pub use plan::{Plan, Refusal, Step};
 #[doc(no_inline)]
 pub use relevo_state::{HandoverKind, HandoverRecord, HandoverState};
 pub use role::{Claim, Stand, stand};
-pub use watch::{Word, announce, beat, connect_node, listen, source_of};
+pub use watch::{Word, announce, beat, connect_node, identify, listen, source_of};
 pub use work::{Done, Follows, Hooks, Work, follow_after_handover, init};

@@ -31,18 +31,25 @@ async fn is_installed(session: &SqlSession, node: &str) -> Result<bool, Handover
     Ok(version == Some(state::VERSION))
 }
 
-/// What a node says now.
+/// Which database a node is. It stays so as long as the session does.
 ///
 /// # Errors
 /// It does not answer, or its catalogs cannot be read.
-pub async fn listen(session: &SqlSession, node: &str) -> Result<Word, HandoverError> {
+pub async fn identify(session: &SqlSession, node: &str) -> Result<SourceIdentity, HandoverError> {
     let facts = relevo_catalog::server(session).await.map_err(HandoverError::catalog(node))?;
+    Ok(identity(&facts))
+}
+
+/// What a node says of the role now. Cheap: it is asked all the time.
+///
+/// # Errors
+/// It does not answer.
+pub async fn listen(session: &SqlSession, node: &str) -> Result<Option<Claim>, HandoverError> {
     let record = match is_installed(session, node).await? {
         true => state::node(&**session).await.map_err(HandoverError::state(node))?,
         false => None,
     };
-    let claim = record.map(|record| Claim { epoch: record.epoch, primary: record.primary });
-    Ok(Word { identity: identity(&facts), claim })
+    Ok(record.map(|record| Claim { epoch: record.epoch, primary: record.primary }))
 }
 
 /// What this node says of itself; when it says nothing yet and others name a primary, that is written down.

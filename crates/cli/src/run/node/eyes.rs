@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use relevo_connect::SqlSession;
-use relevo_handover::{Claim, Cluster, HandoverError, Word, connect_node, listen};
+use relevo_handover::{Claim, Cluster, HandoverError, Word, connect_node, identify, listen};
 use relevo_model::SourceIdentity;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -54,8 +54,11 @@ impl Eyes {
 
 async fn look(cluster: &Cluster, node: &str, words: &Words) {
     loop {
-        if let Ok(session) = connect_node(cluster, node).await {
-            while let Ok(Ok(word)) = timeout(ANSWER_LIMIT, listen(&session, node)).await {
+        if let Ok(session) = connect_node(cluster, node).await
+            && let Ok(Ok(identity)) = timeout(ANSWER_LIMIT, identify(&session, node)).await
+        {
+            while let Ok(Ok(claim)) = timeout(ANSWER_LIMIT, listen(&session, node)).await {
+                let word = Word { identity: identity.clone(), claim };
                 words.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), word);
                 sleep(LOOK).await;
             }
