@@ -41,9 +41,19 @@ impl Nodes {
 
     /// Writes the configuration file with more at its end.
     pub fn configure(&self, more: &str) {
+        self.write_config(|_, node| node.port(), more);
+    }
+
+    /// Lets commands reach a node through another port, such as a proxy's. What runs has read the file already.
+    pub fn reach_through(&self, name: &str, port: u16) {
+        self.write_config(|node, cluster| if node == name { port } else { cluster.port() }, "");
+    }
+
+    fn write_config(&self, port: impl Fn(&str, &Node) -> u16, more: &str) {
         let mut text = String::from("name = \"shop\"\n");
         for (name, node) in &self.nodes {
-            text.push_str(&format!("[node.{name}]\nurl = \"{}\"\n", node.url(DATABASE)));
+            let url = node.url_through(port(name, node), "postgres", PASSWORD, DATABASE);
+            text.push_str(&format!("[node.{name}]\nurl = \"{url}\"\n"));
         }
         text.push_str(more);
         std::fs::write(self.config(), text).expect("the configuration file");

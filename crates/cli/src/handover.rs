@@ -68,7 +68,9 @@ struct SalvageDocument {
 
 fn from_handover(error: &HandoverError) -> CliError {
     match error {
-        HandoverError::Refused(_) | HandoverError::Overtaken { .. } => CliError::refused(chain(error)),
+        HandoverError::Refused(_) | HandoverError::Overtaken { .. } | HandoverError::PrimaryLives { .. } => {
+            CliError::refused(chain(error))
+        }
         _ => CliError::failed(chain(error)),
     }
 }
@@ -195,9 +197,12 @@ async fn work(
     let work =
         Work { cluster, requested_by: requested_by(), max_pause, hooks, salvage, tell: &tell, told: &told };
     work.run(plan).await.map_err(|error| {
-        let back = match (&error, plan.kind) {
-            (HandoverError::TooSlow { .. }, _) => "; the old primary accepts writes again".to_owned(),
-            (HandoverError::Overtaken { .. } | HandoverError::FenceWaits { .. }, _) => String::new(),
+        let back = match &error {
+            HandoverError::TooSlow { .. } => "; the old primary accepts writes again".to_owned(),
+            HandoverError::Overtaken { .. }
+            | HandoverError::FenceWaits { .. }
+            | HandoverError::PrimaryLives { .. }
+            | HandoverError::NotTakenBack { .. } => String::new(),
             _ => "; the same command goes on from here".to_owned(),
         };
         match from_handover(&error) {

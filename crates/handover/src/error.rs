@@ -92,6 +92,28 @@ pub enum HandoverError {
         /// How far it should be.
         wanted: String,
     },
+    /// It failed, and what it had done could not be taken back.
+    #[error(
+        "{error}; it was not taken back: {why}. Type the same command again: it goes on from here, or says what to do"
+    )]
+    NotTakenBack {
+        /// What failed.
+        error: Box<HandoverError>,
+        /// Why it was not.
+        why: String,
+    },
+    /// Only this command cannot reach the primary.
+    #[error(
+        "{node} still gets transactions that {primary} commits now: {primary} lives, and only this command cannot reach it. \
+         Type relevo switchover --to {node} where both can be reached; or, if the role must move without {primary}, stop the \
+         Relevo beside {node} first. {node} follows {primary} as before"
+    )]
+    PrimaryLives {
+        /// Who lives.
+        primary: String,
+        /// Who was to take over.
+        node: String,
+    },
     /// Somebody else has changed the role meanwhile.
     #[error(
         "node {node}: the role has moved meanwhile ({found}): look at relevo status, and type the command again"

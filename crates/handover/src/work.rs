@@ -112,10 +112,13 @@ impl Work<'_> {
             (self.tell)(at + 1, step);
             run.record.step = Some(step.word().to_owned());
             if let Err(error) = run.step(step).await {
-                if run.may_go_back() {
-                    run.go_back().await;
+                if !run.may_go_back() {
+                    return Err(error);
                 }
-                return Err(error);
+                return Err(match run.go_back().await {
+                    Ok(()) => error,
+                    Err(why) => HandoverError::NotTakenBack { error: Box::new(error), why },
+                });
             }
             (self.told)(at + 1);
         }
@@ -124,25 +127,8 @@ impl Work<'_> {
     }
 
     fn record(&self, plan: &Plan) -> HandoverRecord {
-        let started_at = now();
-        HandoverRecord {
-            id: format!("{}-{}-{}", plan.epoch, plan.kind, started_at.unix_us()),
-            kind: plan.kind,
-            state: HandoverState::Running,
-            epoch: plan.epoch,
-            from: plan.from.clone(),
-            to: plan.to.clone(),
-            step: None,
-            requested_by: self.requested_by.clone(),
-            started_at,
-            ended_at: None,
-            old_system_id: None,
-            old_lsn: None,
-            old_commit_time: None,
-            new_lsn: None,
-            pause_ms: None,
-            loss: None,
-        }
+        let between = (plan.from.as_deref(), plan.to.as_str());
+        HandoverRecord::begun(plan.kind, plan.epoch, between, (&self.requested_by, now()))
     }
 
     /// Runs a hook, if there is one. That it fails is said, and stops nothing: the role has moved or is moving.
@@ -245,45 +231,26 @@ impl Run<'_> {
     }
 
     /// Takes everything back: the old primary accepts writes again. Not when the new one has the role, or may have it: then
-    /// two nodes would accept writes.
-    async fn go_back(&mut self) {
-        let Some(from) = self.plan.from.clone() else { return };
+    /// two nodes would accept writes. `Err`: why not.
+    async fn go_back(&mut self) -> Result<(), String> {
+        let from = self.plan.from.clone().unwrap_or_default();
         // A session in a failed transaction is of no use.
         self.sessions.clear();
         match self.role_has_moved().await {
             Ok(false) => {}
-            Ok(true) => {
-                info!("{} has the role; nothing is taken back, and the same command finishes", self.plan.to);
-                return;
-            }
+            Ok(true) => return Err(format!("{} has the role already", self.plan.to)),
             Err(error) => {
-                warn!(%error, "whether {} has the role is not known, so nothing is taken back: type the command again", self.plan.to);
-                return;
+                return Err(format!("whether {} has the role is not known ({error})", self.plan.to));
             }
         }
-        let fenced = self.plan.steps.iter().any(|step| matches!(step, Step::Fence { .. }));
-        let mut back = vec![Step::Unfence { node: from }];
+        let mut back = vec![Step::Unfence { node: from.clone() }];
         let armed = std::mem::take(&mut self.armed);
         back.extend(armed.into_iter().map(|(on, follower)| Step::Retire { on, follower }));
-        if !fenced {
-            back.remove(0);
-        }
         for step in back {
             info!("taking it back: {step}");
-            if let Err(error) = self.step(&step).await {
-                warn!(%error, "could not be taken back; type the command again, or relevo switchover --to {}",
-                    self.plan.from.as_deref().unwrap_or_default());
-                return;
-            }
+            self.step(&step).await.map_err(|error| error.to_string())?;
         }
-        self.record.state = HandoverState::RolledBack;
-        self.record.ended_at = Some(now());
-        self.record.old_lsn = None;
-        for node in [self.plan.to.clone(), self.plan.from.clone().unwrap_or_default()] {
-            if let Err(error) = self.note(&node).await {
-                info!(%error, "the history of {node} does not have it");
-            }
-        }
+        self.note_end(HandoverState::RolledBack).await.map_err(|error| error.to_string())
     }
 
     /// The end: what has become of it is written down everywhere.
@@ -291,11 +258,20 @@ impl Run<'_> {
         if self.plan.steps.is_empty() {
             return Ok(());
         }
-        self.record.state =
-            if self.plan.rolls_back { HandoverState::RolledBack } else { HandoverState::Done };
+        let rolled_back = self.plan.rolls_back;
+        self.note_end(if rolled_back { HandoverState::RolledBack } else { HandoverState::Done }).await
+    }
+
+    /// Writes down how it ended, on every node that took part.
+    async fn note_end(&mut self, ended: HandoverState) -> Result<(), HandoverError> {
+        self.record.state = ended;
         self.record.ended_at = Some(now());
-        let mut nodes: Vec<String> = vec![self.plan.to.clone()];
-        nodes.extend(self.plan.from.clone().filter(|from| *from != self.plan.to));
+        if ended == HandoverState::RolledBack {
+            self.record.old_lsn = None;
+        }
+        let mut nodes = vec![self.plan.to.clone(), self.record.to.clone()];
+        nodes.extend(self.plan.from.clone());
+        nodes.dedup();
         for (at, node) in nodes.iter().enumerate() {
             match self.note(node).await {
                 Ok(()) => {}
@@ -319,23 +295,13 @@ pub async fn init(
 ) -> Result<Vec<String>, HandoverError> {
     let mut lines = Vec::new();
     let order = std::iter::once(primary).chain(cluster.others(primary));
+    let at = now();
     let record = HandoverRecord {
+        // The same whoever says it, and how often.
         id: format!("1-{}", HandoverKind::Init),
-        kind: HandoverKind::Init,
         state: HandoverState::Done,
-        epoch: 1,
-        from: None,
-        to: primary.to_owned(),
-        step: None,
-        requested_by: requested_by.to_owned(),
-        started_at: now(),
-        ended_at: Some(now()),
-        old_system_id: None,
-        old_lsn: None,
-        old_commit_time: None,
-        new_lsn: None,
-        pause_ms: None,
-        loss: None,
+        ended_at: Some(at),
+        ..HandoverRecord::begun(HandoverKind::Init, 1, (None, primary), (requested_by, at))
     };
     for node in order {
         let mut session = match connect(cluster, node).await {

@@ -104,7 +104,7 @@ impl Sequences {
             self.seen.insert(name.clone(), pair.value);
         }
         for some in due.chunks(SET_AT_ONCE) {
-            self.set_some(some, target, &mut outcome).await?;
+            self.set_some(some, target, mode, &mut outcome).await?;
         }
         Ok(outcome)
     }
@@ -113,6 +113,7 @@ impl Sequences {
         &mut self,
         pairs: &[Pair<'_>],
         target: &Client,
+        mode: SequenceMode,
         outcome: &mut SequencesSet,
     ) -> Result<(), SnapshotError> {
         match set(target, pairs).await {
@@ -136,8 +137,10 @@ impl Sequences {
                 Err(error) if error.as_db_error().is_none() => {
                     return Err(SnapshotError::target_sql("setting the sequences")(error));
                 }
-                // Somebody holds it just now; it is looked at again.
-                Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
+                // Somebody holds it just now; who follows the source looks at it again.
+                Err(error)
+                    if mode == SequenceMode::Forward
+                        && error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
                 Err(error) => outcome.problems.push((pair.source.name.clone(), describe(&error))),
             }
         }

@@ -133,6 +133,36 @@ pub struct HandoverRecord {
     pub loss: Option<String>,
 }
 
+impl HandoverRecord {
+    /// One that begins now or at another time, and of which no more is known than that.
+    #[must_use]
+    pub fn begun(
+        kind: HandoverKind,
+        epoch: u64,
+        (from, to): (Option<&str>, &str),
+        (requested_by, started_at): (&str, Timestamp),
+    ) -> Self {
+        Self {
+            id: format!("{epoch}-{kind}-{}", started_at.unix_us()),
+            kind,
+            state: HandoverState::Running,
+            epoch,
+            from: from.map(str::to_owned),
+            to: to.to_owned(),
+            step: None,
+            requested_by: requested_by.to_owned(),
+            started_at,
+            ended_at: None,
+            old_system_id: None,
+            old_lsn: None,
+            old_commit_time: None,
+            new_lsn: None,
+            pause_ms: None,
+            loss: None,
+        }
+    }
+}
+
 const COLUMNS: &str = "id, kind, state, epoch, from_node, to_node, step, requested_by, started_at, ended_at, \
      old_system_id, old_lsn, old_commit_time, new_lsn, pause_ms, loss";
 const PUT: &str = "INSERT INTO relevo.handover (id, kind, state, epoch, from_node, to_node, step, requested_by, \

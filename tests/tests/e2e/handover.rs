@@ -2,6 +2,7 @@
 
 mod failover;
 mod ledger;
+mod links;
 mod nodes;
 mod switchover;
 

@@ -117,7 +117,9 @@ fn stay(observed: &Observed, to: &str, epoch: u64) -> Result<Plan, Refusal> {
         plan.resumes = running;
         plan.steps.push(Step::Unfence { node: to.to_owned() });
         if let Some(other) = promised.filter(|other| observed.seen(other).is_some()) {
-            let followers = observed.nodes.keys().filter(|node| **node != other);
+            // A node that was left behind earlier, or cannot say, may still read from its slot there.
+            let current = |node: &str| observed.record(node).is_some_and(|record| record.epoch >= epoch);
+            let followers = observed.nodes.keys().filter(|node| **node != other && current(node.as_str()));
             plan.steps.extend(
                 followers.map(|follower| Step::Retire { on: other.clone(), follower: follower.clone() }),
             );

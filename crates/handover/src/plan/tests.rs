@@ -152,23 +152,13 @@ fn a_failover_is_refused_while_the_primary_takes_writes_or_another_standby_has_m
 #[test]
 fn an_old_primary_rejoins_by_salvage_and_only_as_long_as_its_slot_is_there() {
     let mut nodes = healthy();
+    let began = ("", Timestamp::from_unix_us(0));
     let handover = HandoverRecord {
-        id: "2".to_owned(),
-        kind: HandoverKind::Failover,
         state: HandoverState::Done,
-        epoch: 2,
-        from: Some("a".to_owned()),
-        to: "b".to_owned(),
-        step: None,
-        requested_by: String::new(),
-        started_at: Timestamp::from_unix_us(0),
-        ended_at: None,
         old_system_id: Some(identity("a").system_id),
         old_lsn: Some(SourceLsn::new(900)),
-        old_commit_time: None,
         new_lsn: Some(SourceLsn::new(500)),
-        pause_ms: None,
-        loss: None,
+        ..HandoverRecord::begun(HandoverKind::Failover, 2, (Some("a"), "b"), began)
     };
     let b = nodes[1].1.as_mut().unwrap();
     (b.record, b.flow, b.handovers) = (Some(record("b", 2, "b", false)), None, vec![handover]);
@@ -190,23 +180,9 @@ fn an_old_primary_rejoins_by_salvage_and_only_as_long_as_its_slot_is_there() {
 #[test]
 fn a_hand_over_of_another_epoch_that_was_left_unfinished_is_not_gone_on_with() {
     let mut nodes = healthy();
-    let left = |epoch| HandoverRecord {
-        id: format!("{epoch}"),
-        kind: HandoverKind::Switchover,
-        state: HandoverState::Running,
-        epoch,
-        from: Some("a".to_owned()),
-        to: "b".to_owned(),
-        step: None,
-        requested_by: String::new(),
-        started_at: Timestamp::from_unix_us(0),
-        ended_at: None,
-        old_system_id: None,
-        old_lsn: None,
-        old_commit_time: None,
-        new_lsn: None,
-        pause_ms: None,
-        loss: None,
+    let left = |epoch| {
+        let began = ("", Timestamp::from_unix_us(0));
+        HandoverRecord::begun(HandoverKind::Switchover, epoch, (Some("a"), "b"), began)
     };
     nodes[1].1.as_mut().unwrap().handovers = vec![left(7)];
     assert_eq!(switchover(&observed(nodes.clone()), "b").unwrap().resumes, None);

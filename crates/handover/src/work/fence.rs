@@ -14,6 +14,9 @@ use crate::{HandoverError, sql};
 
 /// How long a standby whose source is gone may go on applying what it has received.
 const SETTLE_LIMIT: Duration = Duration::from_secs(600);
+/// A transaction that was committed so long after the failover began shows that the primary lives, in microseconds: two
+/// servers' clocks may differ by less.
+const CLOCKS_US: i64 = 5_000_000;
 /// For so long nothing must move before that counts as the end.
 const STILL: Duration = Duration::from_millis(1500);
 /// For how long a drained standby stands still by itself, in seconds.
@@ -176,11 +179,18 @@ impl Run<'_> {
     pub(super) async fn settle(&mut self, node: &str) -> Result<(), HandoverError> {
         self.note(node).await?;
         let flow = self.work.cluster.flow_into(node)?;
+        let from = self.plan.from.clone().unwrap_or_default();
         let session = self.session(node).await?;
+        let record = state::node(&**session).await.map_err(HandoverError::state(node))?;
+        let lives_us = record.map_or(i64::MAX, |record| record.now.unix_us().saturating_add(CLOCKS_US));
         let mut last = None;
         let mut since = Instant::now();
         let settled = until(SETTLE_LIMIT, async || {
             let progress = state::progress(&**session, &flow).await.map_err(HandoverError::state(node))?;
+            let commit_time = progress.as_ref().and_then(|progress| progress.progress.commit_time);
+            if commit_time.is_some_and(|at| at.unix_us() > lives_us) {
+                return Err(HandoverError::PrimaryLives { primary: from.clone(), node: node.to_owned() });
+            }
             let applied = progress.map(|progress| progress.progress.applied);
             let busy: bool = session
                 .query_one(sql::APPLIES_NOW, &[&flow.lock_key()])
@@ -230,19 +240,12 @@ impl Run<'_> {
         state::note_role(&**session, role).await.map_err(HandoverError::state(node))?;
         session.batch_execute(&script).await.map_err(error())?;
         session.batch_execute("COMMIT").await.map_err(error())?;
-        self.record.state = state::HandoverState::RolledBack;
-        self.record.ended_at = Some(super::now());
-        self.record.old_lsn = None;
-        let to = self.plan.to.clone();
+        // Who was to get the role goes on at once, if it can be reached; otherwise by itself after a while.
+        let to = self.record.to.clone();
         if to != node && self.session(&to).await.is_ok() {
             let flow = self.work.cluster.flow_into(&to)?;
             let session = self.session(&to).await?;
             state::release(&**session, &flow).await.map_err(HandoverError::state(&to))?;
-        }
-        for node in [node.to_owned(), to] {
-            if let Err(error) = self.note(&node).await {
-                info!(%error, "the history of {node} does not have it");
-            }
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ impl Run<'_> {
         let place =
             Place { client: session, node, database: &old.identity.database, superuser: old.superuser };
         place.mark().await?;
-        let path = self.salvage_path(node);
+        let path = self.salvage_path(node)?;
         let failed =
             |source| HandoverError::File { what: format!("salvage file {}", path.display()), source };
         let part = path.with_extension("part");
@@ -94,13 +94,24 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn salvage_path(&self, node: &str) -> PathBuf {
+    /// In a directory the file has a name by which an interrupted command finds its own again; a file that somebody else
+    /// has named is not replaced.
+    fn salvage_path(&self, node: &str) -> Result<PathBuf, HandoverError> {
         let given = &self.work.salvage;
-        if !given.is_dir() {
-            return given.clone();
+        if given.is_dir() {
+            let name = &self.work.cluster.name;
+            return Ok(given.join(format!("relevo-salvage-{name}-{node}-epoch-{}.jsonl", self.plan.epoch)));
         }
-        let name = &self.work.cluster.name;
-        given.join(format!("relevo-salvage-{name}-{node}-epoch-{}.jsonl", self.plan.epoch))
+        match given.exists() {
+            false => Ok(given.clone()),
+            true => Err(HandoverError::File {
+                what: format!(
+                    "salvage file {} is not replaced; name another, or a directory",
+                    given.display()
+                ),
+                source: std::io::ErrorKind::AlreadyExists.into(),
+            }),
+        }
     }
 
     /// Takes the rows out, and lets the node follow, in one transaction.
