@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use crate::format::Format;
 use crate::walk::Walk;
 
-/// How many bytes are sent to the target at once. A single row that is longer goes alone.
-const CHUNK_BYTES: usize = 128 * 1024;
+/// How many bytes are sent to the target at once, roughly.
+pub(crate) const CHUNK_BYTES: usize = 128 * 1024;
 
 /// How many bytes one COPY into the target takes. The server's verdict is only seen at a COPY's end, so a large
 /// table goes in several, within the same transaction: a row that the target refuses in the first gigabyte is not

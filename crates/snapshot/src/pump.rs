@@ -14,7 +14,7 @@ use tokio_postgres::{CopyInSink, CopyOutStream, Error};
 
 use crate::SnapshotError;
 use crate::format::Format;
-use crate::packing::Packing;
+use crate::packing::{CHUNK_BYTES, Packing};
 use crate::session::explain;
 
 /// What has gone through.
@@ -110,6 +110,7 @@ impl Pump {
         };
         let mut copied = Copied::default();
         let mut packing = Packing::new(self.format, self.columns);
+        let mut piece = Bytes::new();
         let mut more = true;
         while more {
             let sink = match self.target.copy_in::<_, Bytes>(&self.copy_in).await {
@@ -121,17 +122,19 @@ impl Pump {
                 copied.bytes += bytes;
                 progress(rows, bytes);
             };
-            let (stored, open) = self.segment(rows.as_mut(), pin!(sink), &mut packing, &mut told).await?;
+            let from = (rows.as_mut(), &mut piece);
+            let (stored, open) = self.segment(from, pin!(sink), &mut packing, &mut told).await?;
             copied.stored_rows += stored;
             more = open;
         }
         Ok(copied)
     }
 
-    /// One COPY into the target: returns the rows that it stored, and whether the source may have more.
+    /// One COPY into the target: returns the rows that it stored, and whether the source may have more. What is left of a
+    /// piece that the source sent is for the next.
     async fn segment(
         &self,
-        mut rows: Pin<&mut CopyOutStream>,
+        (mut rows, piece): (Pin<&mut CopyOutStream>, &mut Bytes),
         mut sink: Pin<&mut CopyInSink<Bytes>>,
         packing: &mut Packing,
         told: &mut impl FnMut(u64, u64),
@@ -139,14 +142,18 @@ impl Pump {
         packing.begin();
         let (mut more, mut open) = (true, true);
         while open {
-            let problem = match rows.next().await {
-                Some(Ok(piece)) => packing.push(&piece),
-                None => {
-                    more = false;
-                    packing.finish()
+            if piece.is_empty() {
+                match rows.next().await {
+                    Some(Ok(next)) => *piece = next,
+                    None => more = false,
+                    // Dropping the sink fails the COPY on the target.
+                    Some(Err(error)) => return Err(self.source_error(error).await),
                 }
-                // Dropping the sink fails the COPY on the target.
-                Some(Err(error)) => return Err(self.source_error(error).await),
+            }
+            // A row of many megabytes, whole, would be held once more by each stage on the way to the target.
+            let problem = match more {
+                true => packing.push(&piece.split_to(piece.len().min(CHUNK_BYTES))),
+                false => packing.finish(),
             };
             problem.map_err(|problem| SnapshotError::Malformed { table: self.table.clone(), problem })?;
             open = more && !packing.is_enough();
