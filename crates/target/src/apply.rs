@@ -6,7 +6,7 @@ use relevo_model::{Applied, Batch, Change, ChangeTarget, Progress, TransactionHe
 use tracing::info;
 
 use crate::blame::Item;
-use crate::by_sets::FOLD_FROM;
+use crate::by_sets::{FOLD_FROM, Stretches};
 use crate::error::TargetError;
 use crate::flight::Flight;
 use crate::open::{ApplyOrder, PgTarget};
@@ -100,6 +100,9 @@ impl PgTarget {
         items: &[Item<'_>],
         order: ApplyOrder,
     ) -> Result<Applied, TargetError> {
+        // They are made for the transaction: for less than one in parts that costs more than it saves.
+        let staged = self.may_stage && (self.in_transaction || batch.unfinished());
+        let first_stretch = if staged { usize::MAX } else { self.first_stretch };
         let mut run = Run {
             client: &self.session,
             flow: &self.flow,
@@ -110,9 +113,9 @@ impl PgTarget {
             flight: Flight::new(),
             batch_number: self.batch_number,
             written_to: None,
-            // They are made for the transaction: for less than one in parts that costs more than it saves.
-            staged: self.may_stage && (self.in_transaction || batch.unfinished()),
+            staged,
             stages: &mut self.stages,
+            stretches: Stretches::new(first_stretch, items.len(), batch.size_bytes),
             can_fail: order == ApplyOrder::Sets,
             broken: &mut self.broken,
         };

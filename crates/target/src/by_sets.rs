@@ -3,13 +3,17 @@
 //! What may not enter: what a segment is, how changes fold, and what happens when this fails.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
 use relevo_model::{Cell, Change};
+use tokio::task::JoinError;
 use tokio_postgres::{Client, CopyInSink, Error};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::blame::{Item, operation, size_bytes};
 use crate::cell::RawCell;
@@ -18,33 +22,115 @@ use crate::flight::Reply;
 use crate::known::Prepared;
 use crate::mapping::TableMap;
 use crate::run::{Run, Tag, cells};
-use crate::segment::{COPY_CHUNK_BYTES, Segment, Step};
+use crate::segment::{COPY_CHUNK_BYTES, Segment, Staged, Step};
 use crate::set_statement as sql;
 use crate::shape::{Mask, Shape};
 
 /// From how many changes folding can pay.
 pub(crate) const FOLD_FROM: usize = 16;
+/// How many bytes of changes are made ready before they are sent, roughly.
+const STRETCH_BYTES: usize = 1 << 20;
+/// How many changes at most.
+const STRETCH_CHANGES: usize = 8192;
+
+/// How many changes are made ready before they are sent: few at first, so that the server has something to do soon. Not so
+/// within a large transaction, where more at once go a better way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stretches {
+    next: usize,
+    most: usize,
+}
+
+impl Stretches {
+    /// For this many changes of this size, beginning with `first`.
+    pub(crate) fn new(first: usize, changes: usize, size_bytes: usize) -> Self {
+        let change_bytes = (size_bytes / changes.max(1)).max(1);
+        let most = (STRETCH_BYTES / change_bytes).clamp(FOLD_FROM, STRETCH_CHANGES);
+        Self { next: first.clamp(1, most), most }
+    }
+
+    fn grow(&mut self) {
+        self.next = (self.next * 2).min(self.most);
+    }
+}
+
+/// Changes that go together, ready to be sent.
+enum Ready<'a, 'i> {
+    /// One by one: at a barrier, or too few.
+    InOrder(&'i [Item<'a>]),
+    /// By what they amount to.
+    Net(Vec<TableReady<'a>>),
+}
+
+struct TableReady<'a> {
+    map: Arc<TableMap>,
+    /// Stands for the table's changes should the server not even begin.
+    first: Item<'a>,
+    steps: VecDeque<Step<'a>>,
+}
+
+/// Why a segment ends.
+enum End {
+    /// Nothing follows, or a barrier.
+    Here,
+    /// A relation whose table has to be looked up, which may replace what is known of another.
+    Unknown,
+}
 
 impl<'a> Run<'a> {
     /// Sends what the changes amount to, and takes all answers.
+    ///
+    /// They go in stretches, which are to one another what batches are: while the server works on one, the next is made
+    /// ready.
     pub(crate) async fn net_changes(&mut self, items: &[Item<'a>]) -> Result<(), TargetError> {
-        let mut rest = items;
+        let (mut rest, mut ahead) = (items, None);
         while !rest.is_empty() {
-            let (segment, taken) = self.segment(rest).await?;
-            // At a barrier the next change goes alone.
-            let (here, behind) = rest.split_at(taken.max(1));
-            if segment.changes < FOLD_FROM {
-                self.changes(here).await?;
-            } else {
-                self.tables(segment).await?;
-            }
+            let Some((ready, behind)) = ahead.take().or_else(|| self.make_ready(rest)) else {
+                self.learn(rest).await?;
+                continue;
+            };
             rest = behind;
+            self.stretches.grow();
+            match ready {
+                // What is known may change with it.
+                Ready::InOrder(items) => self.changes(items).await?,
+                Ready::Net(mut tables) => {
+                    self.send_ready(&mut tables, |step| !step.waits()).await?;
+                    ahead = self.make_ready(rest);
+                    self.send_ready(&mut tables, |_| true).await?;
+                }
+            }
         }
         self.land().await
     }
 
-    /// The segment that begins here, and how many changes it takes.
-    async fn segment(&mut self, items: &[Item<'a>]) -> Result<(Segment<'a>, usize), TargetError> {
+    /// The next stretch, and what is behind it; `None`: it begins with a relation whose table has to be looked up first.
+    fn make_ready<'i>(&mut self, items: &'i [Item<'a>]) -> Option<(Ready<'a, 'i>, &'i [Item<'a>])> {
+        let (here, _) = items.split_at(self.stretches.next.min(items.len()));
+        let (segment, taken, end) = self.segment(here);
+        if taken == 0 && matches!(end, End::Unknown) {
+            return None;
+        }
+        // At a barrier the next change goes alone.
+        let (here, behind) = items.split_at(taken.max(1).min(items.len()));
+        if segment.changes < FOLD_FROM {
+            return Some((Ready::InOrder(here), behind));
+        }
+        let tables = segment.tables.into_iter().filter_map(|of_table| {
+            let (first, map) = (*of_table.items.first()?, Arc::clone(&of_table.map));
+            let in_order = self.distrust.holds(map.name(), self.batch_number);
+            let staged = match self.staged {
+                false => Staged::Never,
+                true if self.stages.contains(&map.table.oid) => Staged::Always,
+                true => Staged::IfMany,
+            };
+            Some(TableReady { map, first, steps: of_table.steps(in_order, staged).into() })
+        });
+        Some((Ready::Net(tables.collect()), behind))
+    }
+
+    /// The segment that begins here, how many changes it takes, and why it ends.
+    fn segment(&mut self, items: &[Item<'a>]) -> (Segment<'a>, usize, End) {
         let mut segment = Segment::default();
         for (taken, item) in items.iter().enumerate() {
             let relation = match item.change {
@@ -52,43 +138,70 @@ impl<'a> Run<'a> {
                 | Change::Update { relation, .. }
                 | Change::Delete { relation, .. } => relation,
                 Change::Message { .. } => continue,
-                Change::Truncate { .. } => return Ok((segment, taken)),
+                Change::Truncate { .. } => return (segment, taken, End::Here),
             };
             let table = match segment.table_of(relation) {
                 Some(table) => table,
-                None => match segment.admit(&self.map(relation).await?) {
-                    Some(table) => table,
-                    None => return Ok((segment, taken)),
-                },
+                None => {
+                    let Some(map) = self.known.map(relation) else { return (segment, taken, End::Unknown) };
+                    self.touched.add(map);
+                    match segment.admit(map) {
+                        Some(table) => table,
+                        None => return (segment, taken, End::Here),
+                    }
+                }
             };
             segment.push(table, *item);
         }
-        Ok((segment, items.len()))
+        (segment, items.len(), End::Here)
     }
 
-    async fn tables(&mut self, segment: Segment<'a>) -> Result<(), TargetError> {
-        for of_table in segment.tables {
-            let Some(first) = of_table.items.first().copied() else { continue };
-            let map = Arc::clone(&of_table.map);
-            let in_order = self.distrust.holds(map.name(), self.batch_number);
-            for step in of_table.steps(in_order, self.staged) {
-                match step {
-                    Step::Set { operation, sql, rows, expected } => {
-                        self.set(&map, operation, sql, rows, expected).await?;
-                    }
-                    Step::Staged { set, sent, chunks, expected } => {
-                        self.stage(&map, &sent, chunks, expected).await?;
-                        let sql = sql::update_from_stage(&map, &set);
-                        self.send(net(&map, "update", expected), sql.len(), run_sql(self.client, sql))
-                            .await?;
-                    }
-                    Step::Copy { chunks, expected } => self.copy_net(&map, first, chunks, expected).await?,
-                    Step::Row(change) => self.net_row(&map, change).await?,
-                    Step::InOrder(items) => self.changes(&items).await?,
-                }
+    /// Looks up the table of the next change.
+    async fn learn(&mut self, items: &[Item<'a>]) -> Result<(), TargetError> {
+        match items.first().map(|item| item.change) {
+            Some(
+                Change::Insert { relation, .. }
+                | Change::Update { relation, .. }
+                | Change::Delete { relation, .. },
+            ) => self.map(relation).await.map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends the steps of each table up to the first that may not go now.
+    async fn send_ready(
+        &mut self,
+        tables: &mut [TableReady<'a>],
+        may_go: fn(&Step<'a>) -> bool,
+    ) -> Result<(), TargetError> {
+        for TableReady { map, first, steps } in tables {
+            while steps.front().is_some_and(may_go) {
+                let Some(step) = steps.pop_front() else { break };
+                self.send_step(map, *first, step).await?;
             }
         }
         Ok(())
+    }
+
+    async fn send_step(
+        &mut self,
+        map: &Arc<TableMap>,
+        first: Item<'a>,
+        step: Step<'a>,
+    ) -> Result<(), TargetError> {
+        match step {
+            Step::Set { operation, sql, rows, expected } => {
+                self.set(map, operation, sql, rows, expected).await
+            }
+            Step::Staged { set, sent, chunks, expected } => {
+                self.stage(map, &sent, chunks, expected).await?;
+                let sql = sql::update_from_stage(map, &set);
+                self.send(net(map, "update", expected), sql.len(), run_sql(self.client, sql)).await
+            }
+            Step::Copy { chunks, expected } => self.copy_net(map, first, chunks, expected).await,
+            Step::Row(change) => self.net_row(map, change).await,
+            Step::InOrder(items) => self.changes(&items).await,
+        }
     }
 
     async fn set(
@@ -125,7 +238,6 @@ impl<'a> Run<'a> {
         self.send(net(map, "update", expected), COPY_CHUNK_BYTES, copy_chunks(sink, chunks)).await
     }
 
-    /// `first` stands for the table's changes should the server not even begin.
     async fn copy_net(
         &mut self,
         map: &Arc<TableMap>,
@@ -159,10 +271,19 @@ async fn run_sql(client: &Client, sql: String) -> Result<Reply, Error> {
     client.execute_typed(&sql, &[]).await.map(Reply::Rows)
 }
 
+/// The rows go by a task of their own, so that they do not wait until somebody asks for the answer.
 async fn copy_chunks(sink: CopyInSink<Bytes>, chunks: Vec<Bytes>) -> Result<Reply, Error> {
-    let mut sink = pin!(sink);
-    for chunk in chunks {
-        sink.feed(chunk).await?;
+    let sent = AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut sink = pin!(sink);
+        for chunk in chunks {
+            sink.feed(chunk).await?;
+        }
+        sink.finish().await.map(Reply::Rows)
+    }));
+    match sent.await.map_err(JoinError::try_into_panic) {
+        Ok(reply) => reply,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime ends, and this with it.
+        Err(Err(_)) => pending().await,
     }
-    sink.finish().await.map(Reply::Rows)
 }

@@ -28,5 +28,5 @@ mod statement;
 mod truncate;
 
 pub use error::{FailedChange, TargetError};
-pub use open::{ApplyOrder, PgTarget, TargetOptions};
+pub use open::{ApplyOrder, FIRST_STRETCH, PgTarget, TargetOptions};
 pub use probe::PgFlushProbe;

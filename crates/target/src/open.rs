@@ -82,10 +82,16 @@ pub struct TargetOptions {
     pub previous_pid: Option<i32>,
     /// How the changes of a batch are sent.
     pub order: ApplyOrder,
+    /// With [`ApplyOrder::Sets`], how many changes of a batch are made ready before the first are sent;
+    /// [`FIRST_STRETCH`] is good.
+    pub first_stretch: usize,
     /// Whether transactions are marked as applied, for whoever decodes them on this database again: the first thing in
     /// each is a logical message with prefix `relevo` and content `applied`.
     pub marked: bool,
 }
+
+/// How many changes of a batch are made ready before the first are sent.
+pub const FIRST_STRETCH: usize = 512;
 
 /// How the changes of a batch are sent. The rows are the same in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -119,6 +125,7 @@ pub struct PgTarget {
     /// The tables of the transaction that is open or about to be.
     pub(crate) touched: Touched,
     pub(crate) order: ApplyOrder,
+    pub(crate) first_stretch: usize,
     /// Transactions say that they were applied.
     pub(crate) marked: bool,
     /// The role may make temporary tables.
@@ -150,7 +157,8 @@ impl PgTarget {
     /// `session_replication_role`; [`TargetError::NoProgress`] before the copy is complete;
     /// [`TargetError::OtherSource`] when the progress belongs to another source.
     pub async fn open(info: &ConnInfo, options: TargetOptions) -> Result<Self, TargetError> {
-        let TargetOptions { flow, source, synchronous_commit, previous_pid, order, marked } = options;
+        let TargetOptions { flow, source, synchronous_commit, previous_pid, order, first_stretch, marked } =
+            options;
         // The server stops reading while a change waits for a lock, with a window of others already on their way.
         let session = connect(&info.patient_writes(), &flow).await?;
         let server = prepare_session(&session, synchronous_commit).await?;
@@ -179,6 +187,7 @@ impl PgTarget {
             missing: Missing::default(),
             touched: Touched::default(),
             order,
+            first_stretch,
             marked,
             may_stage: server.may_stage,
             stages: HashSet::new(),

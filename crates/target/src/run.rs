@@ -19,6 +19,7 @@ use tokio_postgres::{Client, CopyInSink, Error, Statement};
 use tracing::info;
 
 use crate::blame::{Item, column_of_statement, line_of_copy, operation, size_bytes};
+use crate::by_sets::Stretches;
 use crate::cell::RawCell;
 use crate::copy;
 use crate::distrust::Distrust;
@@ -70,6 +71,8 @@ pub(crate) struct Run<'a> {
     /// Whether rows may go through temporary tables, and the tables that have one.
     pub(crate) staged: bool,
     pub(crate) stages: &'a mut HashSet<u32>,
+    /// How much is made ready at once.
+    pub(crate) stretches: Stretches,
     /// Whether the session must outlive an error, see [`Run::begin_copy`].
     pub(crate) can_fail: bool,
     /// The session did not outlive it.

@@ -84,13 +84,23 @@ impl<'a> Segment<'a> {
 }
 
 impl<'a> OfTable<'a> {
-    /// What is sent for the table. It goes `in_order` when asked to, like one that cannot be folded. With `staged`, many
-    /// rows may go through a temporary table.
-    pub(crate) fn steps(self, in_order: bool, staged: bool) -> Vec<Step<'a>> {
+    /// What is sent for the table. It goes `in_order` when asked to, like one that cannot be folded.
+    pub(crate) fn steps(self, in_order: bool, staged: Staged) -> Vec<Step<'a>> {
         let folded =
             (self.map.folds() && !in_order).then(|| folded(&self.map, &self.items, staged)).flatten();
         folded.unwrap_or_else(|| vec![Step::InOrder(self.items)])
     }
+}
+
+/// Which updated rows go through a temporary table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Staged {
+    /// None: it would be made for too little.
+    Never,
+    /// Many.
+    IfMany,
+    /// All that go together: the temporary table is there.
+    Always,
 }
 
 /// What is sent.
@@ -123,8 +133,18 @@ pub(crate) enum Step<'a> {
     InOrder(Vec<Item<'a>>),
 }
 
+impl Step<'_> {
+    /// Whether it can only be sent once everything before has been answered.
+    pub(crate) fn waits(&self) -> bool {
+        match self {
+            Self::Set { .. } | Self::Row(_) => false,
+            Self::Staged { .. } | Self::Copy { .. } | Self::InOrder(_) => true,
+        }
+    }
+}
+
 /// The steps for the changes of one table; `None`: one of them does not fold.
-fn folded<'a>(map: &TableMap, items: &[Item<'a>], staged: bool) -> Option<Vec<Step<'a>>> {
+fn folded<'a>(map: &TableMap, items: &[Item<'a>], staged: Staged) -> Option<Vec<Step<'a>>> {
     let mut fold = Fold::new(&map.identity, map.relation.columns.len());
     for item in items {
         fold.add(item.change).ok()?;
@@ -209,7 +229,7 @@ impl<'m, 'a> Groups<'m, 'a> {
     }
 
     /// Deletes, then updates, then inserts: what is given up is free before it is taken.
-    fn steps<'s>(self, staged: bool) -> Vec<Step<'s>> {
+    fn steps<'s>(self, staged: Staged) -> Vec<Step<'s>> {
         let Self { map, deletes, updates, inserts, single, vacant, .. } = self;
         let partitioned = map.table.kind == TableKind::Partitioned;
         let from = if partitioned { SET_FROM_ROWS_PARTITIONED } else { SET_FROM_ROWS };
@@ -221,7 +241,12 @@ impl<'m, 'a> Groups<'m, 'a> {
             steps.extend(deletes.iter().map(|key| Step::Row(delete(map, *key))));
         }
         for (mask, rows) in updates {
-            if staged && rows.len() >= STAGE_FROM_ROWS {
+            let stage_from = match staged {
+                Staged::Never => usize::MAX,
+                Staged::IfMany => STAGE_FROM_ROWS,
+                Staged::Always => from,
+            };
+            if rows.len() >= stage_from {
                 steps.push(stage(map, mask, &rows));
             } else if rows.len() >= from {
                 steps.push(set("update", sql::update(map, &mask), records(map, rows.into_iter())));

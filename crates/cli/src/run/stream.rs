@@ -11,7 +11,7 @@ use relevo_pipeline::{Flow, FlowOptions, Opened, Sessions};
 use relevo_running::RunningStore;
 use relevo_source::{PgSource, SourceMonitor, StartOptions};
 use relevo_spool::SharedSpool;
-use relevo_target::{ApplyOrder, PgFlushProbe, PgTarget, TargetError, TargetOptions};
+use relevo_target::{ApplyOrder, FIRST_STRETCH, PgFlushProbe, PgTarget, TargetError, TargetOptions};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -124,6 +124,7 @@ impl Sessions for Ends {
             synchronous_commit: self.synchronous_commit,
             previous_pid: self.previous_pid,
             order: ApplyOrder::Sets,
+            first_stretch: FIRST_STRETCH,
             marked: self.between_nodes,
         };
         // A lock may be waited for as long as it takes, but not a server that is silent.

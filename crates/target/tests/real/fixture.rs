@@ -9,7 +9,7 @@ use relevo_model::{
     Applied, Batch, Cell, Change, ChangeTarget, Column, FlowName, OldRow, Relation, RelationId,
     ReplicaIdentity, Row, SourceIdentity, SourceLsn, Timestamp, TransactionHeader, TransactionPart, Xid,
 };
-use relevo_target::{ApplyOrder, PgTarget, TargetError, TargetOptions};
+use relevo_target::{ApplyOrder, FIRST_STRETCH, PgTarget, TargetError, TargetOptions};
 use relevo_tests::{Cluster, Database, Version};
 use tokio::sync::OnceCell;
 
@@ -48,6 +48,7 @@ pub fn options() -> TargetOptions {
         synchronous_commit: false,
         previous_pid: None,
         order: ApplyOrder::Sets,
+        first_stretch: FIRST_STRETCH,
         marked: false,
     }
 }

@@ -16,13 +16,53 @@ async fn many_changes_of_few_rows_become_one_change_of_each() {
     )
     .await;
     let t = f.relation("t", "id* n note");
-    let changes = (1..=1000).map(|n| update(&t, &format!("{}|{n}|~", n % 20 + 1))).collect();
+    let changes = (1..=500).map(|n| update(&t, &format!("{}|{n}|~", n % 20 + 1))).collect();
     let applied = f.apply(changes).await;
     assert_eq!((applied.missing_rows, applied.reapplied_changes), (0, 0));
-    assert_eq!(f.rows("SELECT sum(n), min(n), count(DISTINCT note) FROM t").await, ["19810|981|20"]);
+    assert_eq!(f.rows("SELECT sum(n), min(n), count(DISTINCT note) FROM t").await, ["9810|481|20"]);
     let versions =
         f.rows("SELECT count(DISTINCT xmin::text), max((ctid::text::point)[1]) <= 40 FROM t").await;
     assert_eq!(versions, ["1|t"], "each row was written once");
+}
+
+#[tokio::test]
+async fn rows_of_a_table_that_is_described_anew_within_a_batch_keep_their_columns() {
+    let mut f = Fixture::new("CREATE TABLE t (id int PRIMARY KEY, a text, b text)").await;
+    let old = f.relation("t", "id* a");
+    let mut new = (*f.relation("t", "id* b")).clone();
+    new.id = old.id;
+    let new = std::sync::Arc::new(new);
+    // Known before the batch in which both descriptions come.
+    f.apply(vec![insert(&old, "1|a")]).await;
+    let rows = |of, ids: std::ops::Range<i32>| ids.map(move |id| insert(of, &format!("{id}|{id}")));
+    f.apply(rows(&old, 100..200).chain(rows(&new, 200..300)).chain(rows(&old, 300..400)).collect()).await;
+    let columns = "SELECT count(a) FILTER (WHERE b IS NULL), count(b) FILTER (WHERE a IS NULL) FROM t";
+    assert_eq!(f.rows(columns).await, ["201|100"]);
+}
+
+#[tokio::test]
+async fn a_batch_that_goes_in_many_stretches_is_one_transaction_with_all_of_its_changes() {
+    let mut f = Fixture::new(
+        "CREATE TABLE a (id int PRIMARY KEY, n int); CREATE TABLE b (id int PRIMARY KEY, n int);
+         INSERT INTO a SELECT n, 0 FROM generate_series(1, 5000) n",
+    )
+    .await;
+    let (a, b) = (f.relation("a", "id* n"), f.relation("b", "id* n"));
+    let of = |n: i32| {
+        let row = n % 5000 + 1;
+        [
+            update(&a, &format!("{row}|{n}")),
+            insert(&b, &format!("{n}|{n}")),
+            update(&b, &format!("{}|-1", n / 2)),
+        ]
+    };
+    let applied = f.apply((0..20000).flat_map(of).collect()).await;
+    assert_eq!((applied.missing_rows, applied.reapplied_changes), (0, 0));
+    assert_eq!(f.rows("SELECT min(n), max(n), count(DISTINCT xmin::text) FROM a").await, ["15000|19999|1"]);
+    assert_eq!(
+        f.rows("SELECT count(*), sum(n), count(DISTINCT xmin::text) FROM b").await,
+        ["20000|149985000|1"]
+    );
 }
 
 #[tokio::test]

@@ -36,7 +36,8 @@ impl Side {
 
     async fn reopen(&mut self) {
         let previous_pid = Some(self.fixture.target.backend_pid());
-        let options = TargetOptions { previous_pid, order: self.order, ..fixture::options() };
+        let options =
+            TargetOptions { previous_pid, order: self.order, first_stretch: 20, ..fixture::options() };
         self.fixture.target = PgTarget::open(&self.fixture.info().await, options).await.unwrap();
         self.fixture.position = self.fixture.target.progress().applied.as_u64();
     }
