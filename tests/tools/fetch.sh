@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes everything available that building and testing Relevo needs: PostgreSQL servers 14 to 18 and client tools
-# (pg_dump, psql, pgbench), in the ignored folder .cache/postgres; as root also the system packages.
+# (pg_dump, psql, pgbench), in the ignored folder .cache/postgres; Prometheus, in .cache/prometheus; as root also the system
+# packages.
 #
 # What is installed already is preferred. What is there is not fetched again: without anything to do this script
 # says nothing and needs no network. Everything is put together under a temporary name and moved into place, so
@@ -10,6 +11,7 @@
 #
 #   .cache/postgres/<major>/bin          postgres, initdb, pg_ctl (<major>/bin is a symlink for an installed server)
 #   .cache/postgres/client-<major>/bin   pg_dump, psql, pgbench
+#   .cache/prometheus/bin                prometheus, promtool
 #   .cache/postgres/manifest.json        the versions, and the extensions of each server; the tests read it
 set -euo pipefail
 umask 022
@@ -137,6 +139,31 @@ installed_client() {
     echo "$bin"
 }
 
+# --- Prometheus --------------------------------------------------------------------------------------------------
+
+# The package is unpacked and not installed: installed it would start a service.
+fetch_prometheus() {
+    local place=$repository/.cache/prometheus folder=$work/prometheus tool
+    [ -x "$place/bin/prometheus" ] && [ -x "$place/bin/promtool" ] && return
+    mkdir -p "$folder/bin"
+    if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
+        for tool in prometheus promtool; do ln -s "$(command -v "$tool")" "$folder/bin/$tool"; done
+    else
+        command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+            fail "missing: prometheus and promtool; put them on PATH and try again"
+        say "fetching Prometheus (the Debian package)"
+        if is_root; then apt-get update -qq </dev/null >/dev/null 2>&1 || true; fi
+        # As root apt downloads as a user of its own, who may not write here.
+        (cd "$folder" && apt-get download -qq -o APT::Sandbox::User=root prometheus </dev/null >"$work/apt.log" 2>&1) ||
+            { cat "$work/apt.log" >&2; fail "apt-get download prometheus failed"; }
+        dpkg-deb -x "$folder"/prometheus_*.deb "$folder/package"
+        for tool in prometheus promtool; do mv "$folder/package/usr/bin/$tool" "$folder/bin/$tool"; done
+        rm -rf "$folder/package" "$folder"/*.deb
+    fi
+    "$folder/bin/promtool" --version >/dev/null 2>&1 || fail "the promtool that was found does not run here"
+    put "$folder" "$place"
+}
+
 # Moves a finished folder into place: one system call, on one file system.
 put() {
     local folder=$1 place=$2
@@ -257,6 +284,7 @@ main() {
         fi
     done
     if [ "$changed" = yes ] || ! [ -f "$cache/manifest.json" ]; then write_manifest; fi
+    fetch_prometheus
     install_nextest
 }
 
