@@ -87,6 +87,8 @@ pub struct Board {
 #[derive(Debug)]
 struct Inner {
     name: String,
+    /// What the nodes of a configuration file share.
+    cluster: Option<String>,
     role: Role,
     epoch: u64,
     state: RunState,
@@ -99,6 +101,7 @@ struct Inner {
     pace: Pace,
     errors: u64,
     last_error: Option<LastError>,
+    queued_errors: Option<u64>,
 }
 
 fn rfc3339(time: Timestamp) -> String {
@@ -124,6 +127,7 @@ impl Board {
         let metrics = Metrics::new(&identity.version, since_1970)?;
         let inner = Inner {
             name: identity.name.clone(),
+            cluster: None,
             role: identity.role,
             epoch: identity.epoch,
             state: RunState::Preparing,
@@ -136,6 +140,7 @@ impl Board {
             pace: Pace::default(),
             errors: 0,
             last_error: None,
+            queued_errors: None,
         };
         Ok(Arc::new(Self {
             beat_us: AtomicI64::new(now.postgres_us()),
@@ -176,6 +181,11 @@ impl Board {
         name.clone_into(&mut self.inner().name);
     }
 
+    /// The node belongs to this cluster: in metrics its name stands for the flow's, so that all nodes have the same.
+    pub fn set_cluster(&self, name: &str) {
+        self.inner().cluster = Some(name.to_owned());
+    }
+
     /// The flow does something else from now on; `detail` says why or what next, for people.
     pub fn set_state(&self, state: RunState, detail: Option<String>) {
         let mut inner = self.inner();
@@ -201,6 +211,7 @@ impl Board {
         inner.epoch = epoch;
         inner.lag = Lag::new(now);
         inner.slot = None;
+        inner.queued_errors = None;
     }
 
     /// The source was asked where its WAL ends, and what time it is there. Once a second or more often: a lag of
@@ -333,6 +344,11 @@ impl Board {
         });
     }
 
+    /// So many errors are written down on the target.
+    pub fn set_queued_errors(&self, count: u64) {
+        self.inner().queued_errors = Some(count);
+    }
+
     /// How far the initial copy is, now; `None` when none was made by this process.
     #[must_use]
     pub fn copy_progress(&self) -> Option<CopyProgress> {
@@ -416,7 +432,7 @@ impl Board {
     /// When the registry holds something that cannot be written, which is a mistake in this crate.
     pub fn render_metrics(&self) -> Result<String, TelemetryError> {
         let now = self.clock.now();
-        {
+        let name = {
             let inner = self.inner();
             self.metrics.set_lag(inner.lag_seconds(now), inner.lag_bytes());
             self.metrics.set_positions(&inner.lag, |side| inner.lag.silent_seconds(side, now));
@@ -425,9 +441,11 @@ impl Board {
             self.metrics.set_tables(inner.tables_by_state());
             self.metrics.set_not_added(inner.not_added);
             self.metrics.set_copy(inner.copy(now).as_ref());
-        }
+            self.metrics.set_errors_waiting(inner.queued_errors);
+            inner.cluster.as_ref().unwrap_or(&inner.name).clone()
+        };
         self.metrics.set_heartbeat_age(self.beat_age_seconds());
-        self.metrics.render()
+        self.metrics.render([&name, self.identity.node.as_deref().unwrap_or_default()])
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prometheus::core::Collector;
+use prometheus::proto::LabelPair;
 use prometheus::{
     Counter, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -26,6 +27,10 @@ const BATCH_SECONDS_BUCKETS: &[f64] =
 
 /// The operations of `relevo_changes_applied_total`.
 const OPERATIONS: [&str; 5] = ["insert", "update", "delete", "truncate", "message"];
+/// What `pg_replication_slots` says of a slot's WAL (manual, *pg_replication_slots*).
+const WAL_STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
+/// The kind of error of a row that an update or delete did not find.
+const MISSING_ROW: &str = "missing_row";
 
 /// All metrics of a process.
 #[derive(Debug)]
@@ -46,8 +51,10 @@ pub struct Metrics {
     reading_paused: Counter,
     slot_retained: GaugeVec,
     slot_safe: GaugeVec,
+    slot_wal_status: GaugeVec,
     reconnects: IntCounterVec,
     errors: IntCounterVec,
+    errors_waiting: GaugeVec,
     copy_rows: IntCounter,
     copy_bytes: IntCounter,
     copy_total_bytes: GaugeVec,
@@ -110,8 +117,10 @@ impl Metrics {
             reading_paused: Counter::with_opts(opts(names::READING_PAUSED))?,
             slot_retained: gauges(names::SLOT_RETAINED, &[])?,
             slot_safe: gauges(names::SLOT_SAFE, &[])?,
+            slot_wal_status: gauges(names::SLOT_WAL_STATUS, &["status"])?,
             reconnects: counters(names::RECONNECTS, "side")?,
             errors: counters(names::ERRORS, "kind")?,
+            errors_waiting: gauges(names::ERRORS_WAITING, &[])?,
             copy_rows: IntCounter::with_opts(opts(names::COPY_ROWS))?,
             copy_bytes: IntCounter::with_opts(opts(names::COPY_BYTES))?,
             copy_total_bytes: gauges(names::COPY_TOTAL_BYTES, &[])?,
@@ -163,8 +172,10 @@ impl Metrics {
         register(Box::new(self.reading_paused.clone()))?;
         register(Box::new(self.slot_retained.clone()))?;
         register(Box::new(self.slot_safe.clone()))?;
+        register(Box::new(self.slot_wal_status.clone()))?;
         register(Box::new(self.reconnects.clone()))?;
         register(Box::new(self.errors.clone()))?;
+        register(Box::new(self.errors_waiting.clone()))?;
         register(Box::new(self.copy_rows.clone()))?;
         register(Box::new(self.copy_bytes.clone()))?;
         register(Box::new(self.copy_total_bytes.clone()))?;
@@ -196,6 +207,7 @@ impl Metrics {
         for side in [Side::Source, Side::Target] {
             self.reconnects.with_label_values(&[side_label(side)]);
         }
+        self.errors.with_label_values(&[MISSING_ROW]);
         self.set_tables([0; TableState::ALL.len()]);
     }
 
@@ -281,7 +293,7 @@ impl Metrics {
         }
         self.missing_rows.inc_by(missing_rows);
         if missing_rows > 0 {
-            self.errors.with_label_values(&["missing_row"]).inc_by(missing_rows);
+            self.errors.with_label_values(&[MISSING_ROW]).inc_by(missing_rows);
         }
         let transactions = visible_after_seconds.len();
         if transactions == 0 {
@@ -302,6 +314,11 @@ impl Metrics {
         #[expect(clippy::cast_precision_loss, reason = "a time in seconds, to the microsecond")]
         self.last_verified.set(at_unix_us.unwrap_or(0) as f64 / 1e6);
         set_if_known(&self.verify_differences, &[], differences);
+    }
+
+    /// So many errors are written down on the target; `None`: that is not known.
+    pub(crate) fn set_errors_waiting(&self, count: Option<u64>) {
+        set_if_known(&self.errors_waiting, &[], count);
     }
 
     /// Sequences were set on the target to where the source's stand.
@@ -342,6 +359,10 @@ impl Metrics {
     pub(crate) fn set_slot(&self, slot: Option<&SlotStatus>) {
         set_if_known(&self.slot_retained, &[], slot.and_then(|slot| slot.retained_bytes));
         set_if_known(&self.slot_safe, &[], slot.and_then(|slot| slot.safe_bytes));
+        let said = slot.and_then(|slot| slot.wal_status.as_deref());
+        for status in WAL_STATUSES {
+            set_if_known(&self.slot_wal_status, &[status], said.map(|said| u64::from(said == status)));
+        }
     }
 
     pub(crate) fn set_lag(&self, seconds: f64, bytes: Option<LagBytes>) {
@@ -370,16 +391,29 @@ impl Metrics {
         self.heartbeat_age.set(seconds);
     }
 
-    /// The text that Prometheus reads.
-    pub(crate) fn render(&self) -> Result<String, TelemetryError> {
+    /// The text that Prometheus reads. `identity`: the values of [`names::IDENTITY`]. They are put in here and not given to the
+    /// registry, because a derived name is not known when the metrics are set up.
+    pub(crate) fn render(&self, identity: [&str; 2]) -> Result<String, TelemetryError> {
         if let Some(usage) = process::usage() {
             // A scrape that overtakes another must not make the counter go back.
             self.process_cpu.inc_by((usage.cpu_seconds - self.process_cpu.get()).max(0.0));
             self.process_memory.set(float(usage.resident_bytes));
             self.process_files.set(float(usage.open_files));
         }
-        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+        let mut families = self.registry.gather();
+        for metric in families.iter_mut().flat_map(|family| family.mut_metric().iter_mut()) {
+            let own = metric.take_label();
+            metric.set_label(names::IDENTITY.into_iter().zip(identity).map(label).chain(own).collect());
+        }
+        Ok(TextEncoder::new().encode_to_string(&families)?)
     }
+}
+
+fn label((name, value): (&str, &str)) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.to_owned());
+    label
 }
 
 /// A value that is not known is absent: a 0 in its place would be a lie.

@@ -1,4 +1,6 @@
 //! Every metric: its name and what it means. The names are a contract; units are base units.
+//!
+//! Each sample carries two labels besides its own, see [`IDENTITY`].
 
 /// A metric's name and its HELP text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,6 +10,10 @@ pub struct MetricName {
     /// What it means and in which unit.
     pub help: &'static str,
 }
+
+/// The labels of every sample: `name` is the flow's name or, where the configuration file names nodes, the cluster's, which all
+/// its nodes share; `node` is the node that the process stands next to, empty without such a file.
+pub const IDENTITY: [&str; 2] = ["name", "node"];
 
 macro_rules! metrics {
     ($($constant:ident = $name:literal, $help:literal;)*) => {
@@ -51,10 +57,14 @@ metrics! {
         "WAL that the source keeps for the slot, in bytes.";
     SLOT_SAFE = "relevo_slot_safe_wal_bytes",
         "WAL that can still be written on the source before the slot is in danger, in bytes. Absent when there is no limit.";
+    SLOT_WAL_STATUS = "relevo_slot_wal_status",
+        "1 for the wal_status that the source gives the slot, 0 for the others. Absent while that is not known.";
     RECONNECTS = "relevo_reconnects_total",
         "Times that both ends were opened again, by the side that failed.";
     ERRORS = "relevo_errors_total",
         "Errors, by kind. An error that returns at every attempt counts every time.";
+    ERRORS_WAITING = "relevo_errors_waiting",
+        "Errors that are written down on the target until somebody has seen to them: what relevo errors lists. Absent while that is not known.";
     COPY_ROWS = "relevo_copy_rows_total",
         "Rows copied by the initial copy.";
     COPY_BYTES = "relevo_copy_bytes_total",

@@ -109,7 +109,11 @@ impl Fixture {
     }
 }
 
-/// Parses the exposition format: the samples, and the metrics that have HELP and TYPE.
+/// What every sample of the fixture carries besides its own labels.
+const IDENTITY: &str = "name=\"shop\",node=\"b\"";
+
+/// Parses the exposition format: the samples, without the labels that all of them have, and the metrics that have HELP and
+/// TYPE.
 fn parse(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
     let (mut samples, mut types, mut helped) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     for line in text.lines() {
@@ -124,7 +128,9 @@ fn parse(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
         } else {
             let (series, value) = line.rsplit_once(' ').unwrap();
             let value = if value == "+Inf" { f64::INFINITY } else { value.parse().unwrap() };
-            assert!(samples.insert(series.to_owned(), value).is_none(), "{series} comes twice");
+            assert!(series.contains(IDENTITY), "{series} does not say whose it is");
+            let series = series.replace(&format!("{IDENTITY},"), "").replace(&format!("{{{IDENTITY}}}"), "");
+            assert!(samples.insert(series.clone(), value).is_none(), "{series} comes twice");
         }
     }
     (samples, types)
@@ -146,6 +152,7 @@ async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
     let (samples, types) = parse(&answer.body);
     for series in [
         "relevo_transactions_applied_total",
+        "relevo_errors_total{kind=\"missing_row\"}",
         "relevo_changes_applied_total{op=\"insert\"}",
         "relevo_changes_applied_total{op=\"update\"}",
         "relevo_changes_applied_total{op=\"delete\"}",
@@ -181,9 +188,13 @@ async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
     assert_sample(&samples, "relevo_build_info{version=\"1.2.3\"}", 1.0);
     assert_sample(&samples, "relevo_flow_state{state=\"preparing\"}", 1.0);
     assert!(samples.contains_key("relevo_replication_lag_seconds"));
-    for unknown in
-        ["relevo_replication_lag_bytes", "relevo_verify_differences", "relevo_slot", "relevo_position"]
-    {
+    for unknown in [
+        "relevo_replication_lag_bytes",
+        "relevo_verify_differences",
+        "relevo_slot",
+        "relevo_position",
+        "relevo_errors_waiting",
+    ] {
         assert!(!samples.keys().any(|series| series.starts_with(unknown)), "{unknown}");
     }
     assert_eq!(types["relevo_commit_to_visible_seconds"], "histogram");
@@ -212,6 +223,7 @@ fn feed(fixture: &Fixture) {
     board.metrics().set_buffer_bytes(4096);
     board.metrics().reconnect(Side::Target);
     board.metrics().verified(Some(1_500_000_000_250_000), Some(7));
+    board.set_queued_errors(3);
     board.error(Some(Side::Target), "disk_full", "the target's disk is full");
     board.copied("public.orders", 10, 1000);
     board.set_slot(Some(SlotStatus {
@@ -245,6 +257,9 @@ async fn metrics_follow_the_board() {
         ("relevo_target_missing_rows_total", 1.0),
         ("relevo_changes_reapplied_total", 16.0),
         ("relevo_buffer_bytes", 4096.0),
+        ("relevo_errors_waiting", 3.0),
+        ("relevo_slot_wal_status{status=\"reserved\"}", 1.0),
+        ("relevo_slot_wal_status{status=\"lost\"}", 0.0),
         ("relevo_last_verified_timestamp_seconds", 1_500_000_000.25),
         ("relevo_verify_differences", 7.0),
         ("relevo_reconnects_total{side=\"target\"}", 1.0),
@@ -269,12 +284,41 @@ async fn metrics_follow_the_board() {
 }
 
 #[tokio::test]
+async fn every_sample_says_whose_it_is() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    let begins_with = async |identity: &str| {
+        let body = fixture.get("/metrics").await.body;
+        let samples = body.lines().filter(|line| !line.starts_with('#'));
+        samples.filter(|line| !line.contains(&format!("{{{identity}"))).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // A derived name is known a moment after the start.
+    fixture.board.set_name("");
+    assert_eq!(begins_with("name=\"\",node=\"b\"").await, [""; 0]);
+    fixture.board.set_name("shop_b");
+    assert_eq!(begins_with("name=\"shop_b\",node=\"b\"").await, [""; 0]);
+    // The flows into the nodes of a cluster have different names, and belong together.
+    fixture.board.set_cluster("shop");
+    assert_eq!(begins_with("name=\"shop\",node=\"b\"").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn what_was_written_down_of_another_flow_is_forgotten_when_the_role_moves() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    feed(&fixture);
+    fixture.board.set_role(Role::Primary, 8);
+    let (samples, _) = parse(&fixture.get("/metrics").await.body);
+    for unknown in ["relevo_errors_waiting", "relevo_slot_wal_status{status=\"reserved\"}"] {
+        assert!(!samples.contains_key(unknown), "{unknown}");
+    }
+}
+
+#[tokio::test]
 async fn every_metric_is_declared_in_one_place_and_only_there() {
     let fixture = Fixture::start(HttpOptions::default()).await;
     feed(&fixture);
     fixture.board.set_slot(Some(SlotStatus {
         name: "relevo_shop".to_owned(),
-        wal_status: None,
+        wal_status: Some("extended".to_owned()),
         retained_bytes: Some(1),
         safe_bytes: Some(1),
     }));

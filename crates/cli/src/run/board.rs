@@ -160,6 +160,11 @@ impl FlowBoard {
         self.board.metrics().verified(verified.at.map(Timestamp::unix_us), differences);
     }
 
+    /// So many errors are written down on the target.
+    pub fn errors_counted(&self, count: i64) {
+        self.board.set_queued_errors(count.unsigned_abs());
+    }
+
     /// The flow's name is known now.
     pub fn named(&self, flow: &FlowName) {
         self.board.set_name(flow.as_str());

@@ -1,5 +1,5 @@
 //! Stores what the flow says of itself on the target, for `relevo status` of anybody, keeps `relevo.error` short, and shows
-//! what `relevo verify` has written there. It is
+//! how many errors and what results of `relevo verify` are written there. It is
 //! a courtesy: a target that does not answer keeps nothing else from working, and gets the newest word once it does.
 //!
 //! While another process works for the flow it is that one's word that counts, and nothing is stored.
@@ -23,8 +23,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is noted how far a copy is.
 const NOTE_INTERVAL: Duration = Duration::from_secs(2);
-/// How often it is looked up what the last comparisons of both sides have said.
-const VERIFIED_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked up what the last comparisons of both sides have said, and how many errors there are.
+const WRITTEN_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last word may take when the process ends.
 const LAST_WORD_LIMIT: Duration = Duration::from_millis(500);
 
@@ -71,7 +71,7 @@ impl Keeper {
         trims.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut notes = interval(NOTE_INTERVAL);
         notes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = interval(VERIFIED_INTERVAL);
+        let mut looks = interval(WRITTEN_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut noted = CopyNote::default();
         loop {
@@ -82,7 +82,7 @@ impl Keeper {
                 () = tokio::time::sleep(RETRY_PAUSE), if !stored => {}
                 changed = said.changed() => if changed.is_err() { break },
                 _ = trims.tick() => self.trim(&mut session).await,
-                _ = looks.tick() => self.show_verified(&mut session).await,
+                _ = looks.tick() => self.show_written(&mut session).await,
                 _ = notes.tick() => if stored { self.note_copy(&mut session, &mut noted).await },
             }
         }
@@ -155,16 +155,23 @@ impl Keeper {
         }
     }
 
-    /// Shows what the last comparisons have said.
-    async fn show_verified(&self, session: &mut Option<SqlSession>) {
+    /// Shows what the last comparisons have said, and how many errors are written down.
+    async fn show_written(&self, session: &mut Option<SqlSession>) {
         let work = async {
             let open = self.open(session).await?;
-            let read = state::verified(&*open, &self.flow).await;
+            let read = async {
+                let verified = state::verified(&*open, &self.flow).await?;
+                Ok::<_, state::StateError>((verified, state::error_count(&*open, &self.flow).await?))
+            };
+            let read = read.await;
             *session = Some(open);
             read.map_err(|error| error.to_string())
         };
         match timeout(ANSWER_LIMIT, work).await {
-            Ok(Ok(verified)) => self.board.verified(verified),
+            Ok(Ok((verified, errors))) => {
+                self.board.verified(verified);
+                self.board.errors_counted(errors);
+            }
             Ok(Err(error)) => {
                 *session = None;
                 debug!(error, "what the last comparisons have said could not be read");

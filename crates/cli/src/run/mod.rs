@@ -80,6 +80,9 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
     .map_err(telemetry)?;
+    if let Some(place) = &place {
+        board.set_cluster(place.cluster_name());
+    }
     let http = HttpServer::bind(&settings.http_listen.to_string()).await.map_err(telemetry)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -62,6 +62,11 @@ impl Place {
         Ok(Some(Self { me, cluster, file: file.clone(), args: args.clone() }))
     }
 
+    /// What all nodes of the file share.
+    pub fn cluster_name(&self) -> &str {
+        &self.cluster.name
+    }
+
     /// What a flow from `source` into this node goes by.
     ///
     /// # Errors
