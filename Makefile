@@ -16,7 +16,7 @@ fetch: ## Install or download what tests and demo need (PostgreSQL 14 to 18, too
 build: ## Build everything (debug).
 	$(CARGO) build --workspace $(NO_INPUT)
 
-test: fetch build ## Run the unit, property and end-to-end tests.
+test: fetch build ## Run the unit, property and end-to-end tests, and those of the alerts.
 	$(CARGO) test --workspace --doc --quiet $(NO_INPUT)
 	$(CARGO) nextest run --workspace $(NO_INPUT)
 

@@ -87,6 +87,13 @@ pub fn tls_pg_dump(server: Version) -> Option<PathBuf> {
     newest_first.map(client_bin).find(|bin| speaks_tls(bin)).map(|bin| bin.join("pg_dump"))
 }
 
+/// The folder of `prometheus` and `promtool`.
+#[must_use]
+pub fn prometheus_bin() -> PathBuf {
+    let folder = repository().join(".cache/prometheus/bin");
+    fs::canonicalize(&folder).unwrap_or_else(|error| missing(&folder, &error))
+}
+
 /// The newest client tools.
 #[must_use]
 pub fn newest_client_bin() -> PathBuf {

@@ -18,6 +18,7 @@ mod kills;
 mod life;
 mod plans;
 mod progress;
+mod prometheus;
 mod refusals;
 mod review_start;
 mod review_streaming;

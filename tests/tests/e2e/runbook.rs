@@ -1,11 +1,12 @@
-//! RUNBOOK.md is read by a tired person: every command of its chapter about nodes is run here, in the order in which it
-//! stands there, and what it is said to print is held against what it prints. So are the names of all commands and options
-//! in RUNBOOK.md and README.md.
+//! RUNBOOK.md is read by a tired person: every command of its chapters about nodes and about alerts is run here, those of a
+//! section in the order in which they stand there, and what it is said to print is held against what it prints. So are the
+//! names of all commands and options in RUNBOOK.md and README.md.
 //!
 //! How the chapter is read: a line `$ …` of a console block is a command, with `# exit code N` behind it when that is not 0;
 //! the lines below it are its output, in which white space does not count, `…` stands for anything, and a word with a digit
 //! for any word with one.
 
+mod alerts;
 mod page;
 mod situations;
 

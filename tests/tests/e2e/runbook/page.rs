@@ -8,7 +8,7 @@ use relevo_tests::{Nodes, RelevoBuilder};
 
 /// How long any command may take here.
 const LIMIT: Duration = Duration::from_secs(120);
-const CHAPTER: &str = "## Nodes and the hand-over\n";
+const CHAPTER: &str = "Nodes and the hand-over";
 
 /// A command as a page shows it.
 #[derive(Debug, Clone)]
@@ -23,8 +23,14 @@ pub struct Call {
 
 /// The chapter about nodes.
 pub fn chapter() -> String {
+    chapter_of(CHAPTER)
+}
+
+/// The chapter of that title.
+pub fn chapter_of(title: &str) -> String {
     let text = std::fs::read_to_string(repository().join("RUNBOOK.md")).expect("RUNBOOK.md");
-    let (_, chapter) = text.split_once(CHAPTER).expect("the chapter about nodes");
+    let (_, chapter) =
+        text.split_once(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no chapter {title}"));
     chapter.split("\n## ").next().expect("a first part").to_owned()
 }
 
@@ -72,9 +78,14 @@ pub struct Page {
 }
 
 impl Page {
-    /// Opens the page at a section.
+    /// Opens the page at a section of the chapter about nodes.
     pub fn at(title: &str) -> Self {
-        let sections = sections(&chapter());
+        Self::of(CHAPTER, title)
+    }
+
+    /// Opens the page at a section of a chapter.
+    pub fn of(chapter: &str, title: &str) -> Self {
+        let sections = sections(&chapter_of(chapter));
         let section = sections.iter().find(|(known, _)| known == title);
         let (_, text) = section.unwrap_or_else(|| panic!("RUNBOOK.md has no section {title:?}"));
         Self { title: title.to_owned(), left: calls(text).into_iter() }
@@ -117,6 +128,13 @@ impl Page {
             call.output
         );
         printed
+    }
+
+    /// Runs all commands that are left.
+    pub async fn run_all(mut self, nodes: &Nodes) {
+        while !self.left.as_slice().is_empty() {
+            self.run(nodes, "relevo").await;
+        }
     }
 
     /// Everything that the section shows was run.
