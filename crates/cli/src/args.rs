@@ -31,6 +31,8 @@ pub enum Command {
     Run(RunArgs),
     /// Say how the flow is: state, positions, lag, slot, tables.
     Status(StatusArgs),
+    /// Ask the `relevo run` on this machine whether it is alive. Exit code 0: it is; 1: it is not, or does not answer.
+    Healthcheck(HealthcheckArgs),
     /// Look at both databases and say what would stand in the way of replication, and how to mend it.
     Check(CheckArgs),
     /// List the tables of the flow and those that are not part of it; add tables to it or take them out, while it runs
@@ -228,6 +230,24 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
+/// Options of `relevo healthcheck`.
+#[derive(Args)]
+pub struct HealthcheckArgs {
+    /// Configuration file (TOML) of that `relevo run`, for http.listen.
+    #[arg(long, env = "RELEVO_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where that `relevo run` listens. Default: 127.0.0.1:9187.
+    #[arg(long, env = "RELEVO_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
+    pub http_listen: Option<SocketAddr>,
+    /// Ask whether it is ready: the standby follows its primary, or the node is the primary and its database answers.
+    /// A flow that copies, or waits for a person, is alive and not ready.
+    #[arg(long)]
+    pub ready: bool,
+    /// How long the answer may take. Default: 5s.
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<jiff::SignedDuration>,
+}
+
 /// Options of `relevo check`.
 #[derive(Args)]
 pub struct CheckArgs {
@@ -388,6 +408,10 @@ pub struct InitArgs {
     /// The node that is the primary now.
     #[arg(long, value_name = "NODE")]
     pub primary: String,
+    /// Change nothing when a node knows a primary already, whichever it is: for what runs with every deployment. Every
+    /// node has to answer then.
+    #[arg(long)]
+    pub once: bool,
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,

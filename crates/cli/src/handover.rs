@@ -89,17 +89,43 @@ fn requested_by() -> String {
 /// `relevo init`.
 ///
 /// # Errors
-/// [`CliError::Refused`]: the nodes know another primary.
+/// [`CliError::Refused`]: the nodes know another primary; [`CliError::Failed`]: with `--once`, a node does not answer.
 pub async fn init(args: &InitArgs, file: &File) -> Result<(), CliError> {
     let cluster = file.cluster()?;
     if !cluster.nodes.contains_key(&args.primary) {
         return Err(file.no_such_node(&args.primary));
+    }
+    if args.once
+        && let Some((primary, epoch)) = known_primary(&observe(&cluster).await)?
+    {
+        let line = format!("nothing to do: {primary} is the primary since epoch {epoch}");
+        if args.json {
+            return output::json(&serde_json::json!({ "primary": primary, "nodes": [line] }));
+        }
+        return output::print(&format!("{line}\n"));
     }
     let lines = init_nodes(&cluster, &args.primary, &requested_by()).await.map_err(|e| from_handover(&e))?;
     if args.json {
         return output::json(&serde_json::json!({ "primary": args.primary, "nodes": lines }));
     }
     output::print(&format!("{}\n", lines.join("\n")))
+}
+
+/// Who is the primary by the highest epoch that any node knows, and that epoch; `None` when no node was ever initialised.
+///
+/// # Errors
+/// [`CliError::Failed`]: a node does not answer. It might be the one that knows, and nobody looks at what is done here.
+fn known_primary(observed: &Observed) -> Result<Option<(String, u64)>, CliError> {
+    for (name, sight) in &observed.nodes {
+        if let Sight::Unreachable(why) = sight {
+            return Err(CliError::failed(format!(
+                "node {name} does not answer, and with --once every node has to: {why}"
+            )));
+        }
+    }
+    let records = observed.all_seen().filter_map(|(_, seen)| seen.record.as_ref());
+    let latest = records.max_by_key(|record| record.epoch);
+    Ok(latest.map(|record| (record.primary.clone(), record.epoch)))
 }
 
 /// `relevo switchover`.

@@ -6,6 +6,7 @@ mod connect;
 mod error;
 mod errors;
 mod handover;
+mod healthcheck;
 mod logging;
 mod nodes;
 mod output;
@@ -87,6 +88,7 @@ fn dispatch(cli: &Cli, file: File) -> Result<(), CliError> {
             Command::Failover(args) => handover::failover_to(args, &file).await,
             Command::Rejoin(args) => handover::rejoin_node(args, &file).await,
             Command::History(args) => handover::history(args, &file).await,
+            Command::Healthcheck(args) => healthcheck::run(args, &file).await,
             Command::Verify(args) => verify::run(args, &file).await,
             Command::Repair(args) => repair::run(args, &file).await,
             Command::Reset(args) => reset::run(args, &file).await,
@@ -109,6 +111,7 @@ fn flow_of(command: &Command) -> Option<&FlowArgs> {
         Command::Repair(args) => Some(&args.compare.flow),
         Command::Reset(args) => Some(&args.flow),
         Command::Run(_)
+        | Command::Healthcheck(_)
         | Command::Init(_)
         | Command::Switchover(_)
         | Command::Failover(_)
@@ -125,6 +128,7 @@ fn config(command: &Command) -> Option<&Path> {
         Command::Failover(args) => &args.handover.cluster.config,
         Command::Rejoin(args) => &args.handover.cluster.config,
         Command::History(args) => &args.cluster.config,
+        Command::Healthcheck(args) => &args.config,
         other => &flow_of(other)?.config,
     };
     config.as_deref()

@@ -3,6 +3,7 @@
 //! Every default stands here, once. What may not enter: anything that connects.
 
 mod compare;
+mod health;
 mod nodes;
 mod wait;
 
@@ -25,6 +26,7 @@ use crate::error::CliError;
 use crate::redact::{redact, redact_all};
 
 pub use compare::CompareSettings;
+pub use health::HealthSettings;
 pub use nodes::{HandoverSettings, Standing};
 pub use wait::{Position, WaitSettings};
 

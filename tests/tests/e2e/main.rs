@@ -12,6 +12,7 @@ mod errors;
 mod existing;
 mod formats;
 mod handover;
+mod health;
 mod identity;
 mod keys;
 mod kills;

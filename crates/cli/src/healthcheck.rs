@@ -1,0 +1,130 @@
+//! `relevo healthcheck`: asks the HTTP endpoint of the `relevo run` on this machine how it is, for containers and service
+//! managers that have no other program to ask with.
+//!
+//! What may not enter: databases, and a judgement of its own. What the endpoint says is what counts.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::args::HealthcheckArgs;
+use crate::error::CliError;
+use crate::output;
+use crate::settings::{File, HealthSettings};
+
+/// More than the endpoint ever answers; whoever sends more is not Relevo.
+const ANSWER_LIMIT_BYTES: u64 = 64 << 10;
+
+/// What is asked for: the path, and the key of the answer that says yes.
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    path: &'static str,
+    word: &'static str,
+}
+
+const ALIVE: Question = Question { path: "/healthz", word: "alive" };
+const READY: Question = Question { path: "/readyz", word: "ready" };
+
+/// Prints `alive` or `ready`.
+///
+/// # Errors
+/// [`CliError::Failed`]: it is not, nobody answers in time, or who answers is not Relevo.
+pub async fn run(args: &HealthcheckArgs, file: &File) -> Result<(), CliError> {
+    let HealthSettings { address, limit } = file.health(args)?;
+    let question = if args.ready { READY } else { ALIVE };
+    let url = format!("http://{address}{}", question.path);
+    let answer = match timeout(limit, ask(address, question)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            return Err(CliError::failed(format!(
+                "nobody answers at {url}: {error}; if relevo run listens elsewhere, say where \
+                 (--http-listen, RELEVO_HTTP_LISTEN or http.listen)"
+            )));
+        }
+        Err(_) => {
+            return Err(CliError::failed(format!("no answer from {url} within {} s", limit.as_secs_f64())));
+        }
+    };
+    match judge(question, &answer) {
+        Verdict::Yes => output::print(&format!("{}\n", question.word)),
+        Verdict::No(why) => Err(CliError::failed(format!("not {}: {why}", question.word))),
+        Verdict::Stranger => Err(CliError::failed(format!(
+            "what answers at {url} is not relevo run: expected a JSON object with {:?}",
+            question.word
+        ))),
+    }
+}
+
+/// The whole answer, headers and all. HTTP 1.0: it ends with the connection and is never chunked.
+async fn ask(address: SocketAddr, question: Question) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {} HTTP/1.0\r\nHost: {address}\r\n\r\n", question.path);
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_LIMIT_BYTES).read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Yes,
+    /// And why.
+    No(String),
+    /// Somebody else listens there.
+    Stranger,
+}
+
+fn judge(question: Question, answer: &[u8]) -> Verdict {
+    let text = String::from_utf8_lossy(answer);
+    let Some((_, body)) = text.split_once("\r\n\r\n") else { return Verdict::Stranger };
+    let document: Value = serde_json::from_str(body).unwrap_or_default();
+    match document[question.word].as_bool() {
+        Some(true) => Verdict::Yes,
+        Some(false) => Verdict::No(reason(&document)),
+        None => Verdict::Stranger,
+    }
+}
+
+fn reason(document: &Value) -> String {
+    let reasons = document["reasons"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let reasons = reasons.collect::<Vec<_>>().join("; ");
+    match document["heartbeat_age_seconds"].as_f64() {
+        Some(age) => format!("the main loop has not gone round for {}", output::seconds(age)),
+        None if reasons.is_empty() => "it does not say why".to_owned(),
+        None => reasons,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(body: &str) -> Vec<u8> {
+        format!("HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{body}").into_bytes()
+    }
+
+    #[test]
+    fn the_endpoints_own_word_decides() {
+        assert_eq!(judge(ALIVE, &answer(r#"{"alive":true,"heartbeat_age_seconds":0.1}"#)), Verdict::Yes);
+        assert_eq!(
+            judge(ALIVE, &answer(r#"{"alive":false,"heartbeat_age_seconds":75.0}"#)),
+            Verdict::No("the main loop has not gone round for 1 min 15 s".to_owned())
+        );
+        assert_eq!(judge(READY, &answer(r#"{"ready":true,"reasons":[]}"#)), Verdict::Yes);
+        assert_eq!(
+            judge(READY, &answer(r#"{"ready":false,"reasons":["the flow is copying","1 of 2 tables"]}"#)),
+            Verdict::No("the flow is copying; 1 of 2 tables".to_owned())
+        );
+    }
+
+    #[test]
+    fn who_is_not_relevo_is_not_believed() {
+        for body in ["", "OK", "{}", "[true]", r#"{"ready":true}"#, r#"{"alive":"true"}"#] {
+            assert_eq!(judge(ALIVE, &answer(body)), Verdict::Stranger, "{body:?}");
+        }
+        assert_eq!(judge(ALIVE, b"SSH-2.0-OpenSSH_9.2\r\n"), Verdict::Stranger);
+    }
+}
