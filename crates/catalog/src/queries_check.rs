@@ -105,9 +105,10 @@ SELECT DISTINCT t.spcname::text AS name, pg_catalog.pg_tablespace_location(t.oid
 /// All tablespaces.
 pub(crate) const TABLESPACES: &str = "SELECT t.spcname::text FROM pg_catalog.pg_tablespace t";
 
-/// Whether this session may become one that skips triggers. It is set for this one statement only.
-pub(crate) const TRY_REPLICA_ROLE: &str =
-    "SELECT pg_catalog.set_config('session_replication_role', 'replica', true)";
+/// Whether this session may become one that skips triggers; one implicit transaction, with which it ends. By SET, as those
+/// sessions do that write: some services that run PostgreSQL for others allow their administrators that statement, and
+/// neither `set_config` nor the start-up parameter.
+pub(crate) const TRY_REPLICA_ROLE: &str = "SET LOCAL session_replication_role = replica; SELECT 1";
 
 /// Whether schema `relevo` is there, and whether the role may use it and create in it.
 pub(crate) const RELEVO_SCHEMA: &str = "

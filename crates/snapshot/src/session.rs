@@ -87,11 +87,14 @@ impl<'o> Sessions<'o> {
     async fn target(&self) -> Result<SqlSession, SnapshotError> {
         let settings = self
             .settings()
-            .with("session_replication_role", "replica")
             .with("default_transaction_read_only", "off")
             .with("check_function_bodies", "off")
             .with("synchronous_commit", "off");
         let session = self.open(Side::Target, &settings).await?;
+        session
+            .batch_execute(sql::REPLICA_ROLE)
+            .await
+            .map_err(SnapshotError::target_sql("setting session_replication_role"))?;
         if encoding_of(&session, Side::Target).await? == SQL_ASCII {
             session
                 .batch_execute("SET client_encoding = 'SQL_ASCII'")

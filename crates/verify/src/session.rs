@@ -15,7 +15,10 @@ pub(crate) async fn reading(info: &ConnInfo, side: Side, flow: &FlowName) -> Res
 pub(crate) async fn writing(info: &ConnInfo, flow: &FlowName) -> Result<SqlSession, VerifyError> {
     let settings = SessionSettings::for_values(format!("{}_repair", flow.slot()))
         .with("row_security", "off")
-        .with("session_replication_role", "replica")
         .with("default_transaction_read_only", "off");
-    Ok(connect_sql(info, Side::Target, &settings).await?)
+    let session = connect_sql(info, Side::Target, &settings).await?;
+    // Not as a start-up parameter: managed services refuse it there and let their administrators SET it.
+    let refused = VerifyError::sql(Side::Target, "setting session_replication_role");
+    session.batch_execute("SET session_replication_role = replica").await.map_err(refused)?;
+    Ok(session)
 }

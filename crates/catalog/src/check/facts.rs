@@ -167,8 +167,8 @@ impl TargetFacts {
     ) -> Result<Self, CatalogError> {
         let names: Vec<TableName> = source_tables.iter().map(|table| table.name.clone()).collect();
         let tables = crate::tables(client, &names).await?;
-        let replica_role_refused = match client.query_one(queries::TRY_REPLICA_ROLE, &[]).await {
-            Ok(_) => None,
+        let replica_role_refused = match client.batch_execute(queries::TRY_REPLICA_ROLE).await {
+            Ok(()) => None,
             Err(error) => match error.as_db_error() {
                 Some(refusal) => Some(refusal.message().to_owned()),
                 None => return Err(reading("session_replication_role")(error)),

@@ -194,13 +194,24 @@ fn replica_role(server: &ServerFacts, refused: Option<&str>) -> Finding {
          refused ({reason})"
     );
     let finding = Finding::error(CHECK, Side::Target, message);
-    if server.major() >= 15 {
-        finding.mend(format!("GRANT SET ON PARAMETER session_replication_role TO {role};"))
-    } else {
-        finding.mend(format!(
-            "ALTER ROLE {role} SUPERUSER; -- PostgreSQL 15 and later can grant just this parameter"
-        ))
-    }
+    // Who administers a service's server is no superuser, but may set it; not every service lets them grant it.
+    let administrators = match server.managed_by {
+        Some(ManagedBy::Rds) => Some("rds_superuser"),
+        Some(ManagedBy::CloudSql) => Some("cloudsqlsuperuser"),
+        Some(ManagedBy::Azure) => Some("azure_pg_admin"),
+        None => None,
+    };
+    let grant = format!("GRANT SET ON PARAMETER session_replication_role TO {role};");
+    finding.mend(match (server.major() >= 15, administrators) {
+        (true, None) => grant,
+        (true, Some(administrators)) => {
+            format!("{grant} -- or, where that is refused: GRANT {administrators} TO {role};")
+        }
+        (false, Some(administrators)) => format!("GRANT {administrators} TO {role};"),
+        (false, None) => {
+            format!("ALTER ROLE {role} SUPERUSER; -- PostgreSQL 15 and later can grant just this parameter")
+        }
+    })
 }
 
 fn sequences(facts: &SourceFacts) -> Finding {

@@ -319,6 +319,13 @@ fn the_replica_role_can_be_granted_since_version_15() {
         t.server.version_num = 140_000;
     });
     assert!(remedy.contains("SUPERUSER"));
+    // A service's customers have no superuser, but a role that may set it.
+    let remedy = one("replica_role", Error, Target, |_, t| {
+        refused(t);
+        t.server.version_num = 140_000;
+        t.server.managed_by = Some(ManagedBy::Azure);
+    });
+    assert_eq!(remedy, "GRANT azure_pg_admin TO \"re\"\"po\";");
 }
 
 #[test]
