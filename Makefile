@@ -5,10 +5,10 @@ CARGO ?= cargo
 NO_INPUT := </dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help fetch build test demo bench bench-copy soak fmt lint docs ci clean
+.PHONY: help fetch build test test-container demo bench bench-copy soak fmt lint docs ci clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 fetch: ## Install or download what tests and demo need (PostgreSQL 14 to 18, tools); nothing to do: no network.
 	@bash tests/tools/fetch.sh $(NO_INPUT)
@@ -19,6 +19,10 @@ build: ## Build everything (debug).
 test: fetch build ## Run the unit, property and end-to-end tests, and those of the alerts.
 	$(CARGO) test --workspace --doc --quiet $(NO_INPUT)
 	$(CARGO) nextest run --workspace $(NO_INPUT)
+
+test-container: fetch ## Build the image of deploy/Dockerfile and run it beside real servers: make test-container PROFILE=dev.
+	@bash tests/tools/fetch.sh container $(NO_INPUT)
+	@PROFILE=$(or $(PROFILE),release) bash tests/tools/container.sh $(NO_INPUT)
 
 demo: fetch build ## Show a standby that follows its master through load and a SIGKILL.
 	@$(CARGO) run --quiet --package relevo-tests --bin demo $(NO_INPUT)

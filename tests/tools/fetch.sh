@@ -7,7 +7,7 @@
 # says nothing and needs no network. Everything is put together under a temporary name and moved into place, so
 # that an interrupted run leaves nothing that looks complete.
 #
-# "fetch.sh pgcopydb" installs only that, for the benchmark of the copy.
+# "fetch.sh pgcopydb" installs only that, for the benchmark of the copy; "fetch.sh container" what make test-container needs.
 #
 #   .cache/postgres/<major>/bin          postgres, initdb, pg_ctl (<major>/bin is a symlink for an installed server)
 #   .cache/postgres/client-<major>/bin   pg_dump, psql, pgbench
@@ -99,6 +99,22 @@ install_pgcopydb() {
     apt-get update -qq </dev/null >/dev/null 2>&1 || true
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgcopydb </dev/null >/dev/null 2>&1 ||
         say "apt-get could not install pgcopydb; the benchmark goes without it"
+}
+
+# What builds and runs images, for make test-container.
+install_containers() {
+    local missing=() tool
+    for tool in podman runc mmdebstrap; do
+        command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    if ! is_root || ! command -v apt-get >/dev/null; then
+        fail "missing: ${missing[*]} (Debian package names); install them and try again"
+    fi
+    say "installing ${missing[*]}"
+    apt-get update -qq </dev/null >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah "${missing[@]}" \
+        </dev/null >/dev/null
 }
 
 install_nextest() {
@@ -291,5 +307,7 @@ main() {
 case ${1:-} in
     '') main ;;
     pgcopydb) install_pgcopydb ;;
-    *) fail "what is $1? Without an argument: all that tests need; pgcopydb: what the benchmark needs besides" ;;
+    container) install_containers ;;
+    *) fail "what is $1? Without an argument: all that tests need; pgcopydb: what the benchmark needs besides; container: \
+what make test-container needs besides" ;;
 esac

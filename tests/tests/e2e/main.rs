@@ -6,6 +6,7 @@
 mod adding;
 mod arriving;
 mod commands;
+mod composed;
 mod connections;
 mod copying;
 mod errors;
