@@ -25,8 +25,18 @@ say() { printf '%s\n' "$*"; }
 section() { printf '\n== %s\n' "$*"; }
 fail() { printf 'test-container: %s\n' "$*" >&2; exit 1; }
 
-# Storage of its own: what else this machine has of images and containers is not touched.
-pod() { podman --root "$cache/storage" --runroot "$work/run" --runtime runc --log-level error "$@"; }
+# Storage of its own, which goes at the end: what else this machine has of images and containers is not touched.
+pod() { podman --root "$cache/storage" --runroot "$cache/run" --runtime runc --log-level fatal "$@"; }
+
+# Also what a run has left that was killed.
+remove_containers() {
+    if [ -d "$cache/storage" ]; then
+        pod rm --force --all --time 0 >/dev/null 2>&1 || true
+        pod volume rm --force --all >/dev/null 2>&1 || true
+        pod image rm --force --all >/dev/null 2>&1 || true
+        rm -rf "$cache/storage" "$cache/run"
+    fi
+}
 
 # --- the end, whatever comes ---------------------------------------------------------------------------------------
 
@@ -35,7 +45,7 @@ tidy() {
     local status=$? pid
     trap - EXIT INT TERM
     if [ -n "$work" ]; then
-        if [ "$status" != 0 ]; then
+        if [ "$status" != 0 ] && [ -d "$cache/storage" ]; then
             for name in relevo-a relevo-b; do
                 if pod container exists "$name" 2>/dev/null; then
                     say "--- the end of the log of $name ---"
@@ -43,8 +53,7 @@ tidy() {
                 fi
             done
         fi
-        pod rm --force --all --time 0 >/dev/null 2>&1 || true
-        pod volume rm --force --all >/dev/null 2>&1 || true
+        remove_containers
         for pid in "${pids[@]}"; do kill -QUIT "$pid" 2>/dev/null || true; done
         for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
         rm -rf "$work"
@@ -123,7 +132,7 @@ look_at_image() {
     expect "the user" "$(inspect '{{.Config.User}}')" 65532:65532
     expect "the signal to stop" "$(inspect '{{.Config.StopSignal}}')" SIGTERM
     expect "the entry point" "$(inspect '{{json .Config.Entrypoint}}')" '["relevo"]'
-    found=$(inspect '{{json .}}')
+    found=$(pod image inspect "$image" | tr -d ' \n')
     case $found in *'"relevo","healthcheck"'*) ;; *) fail "the image has no health check: $found" ;; esac
     case $found in *'"org.opencontainers.image.revision":"'*) ;; *) fail "the image has no labels: $found" ;; esac
 }
@@ -244,6 +253,7 @@ main() {
     mkdir -p "$cache"
     exec 9>"$cache/.lock"
     flock 9
+    remove_containers
     work=$(mktemp -d /tmp/relevo-container.XXXXXX)
     chmod 0755 "$work"
     trap tidy EXIT

@@ -67,8 +67,8 @@ fn systemd_takes_them_and_finds_them_locked_in() {
         // The program need not be installed for a look at the unit, nor the user be there.
         let here = text
             .replace("/usr/local/bin/relevo", &relevo_binary().to_string_lossy())
-            .replace("User=relevo\n", "User=nobody\n")
-            .replace("Group=relevo\n", "Group=nogroup\n");
+            .replace("User=relevo\n", "User=daemon\n")
+            .replace("Group=relevo\n", "Group=daemon\n");
         let unit = folder.path().join(name);
         fs::write(&unit, here).unwrap();
         let unit = unit.to_string_lossy().replace("relevo@.service", "relevo@a.service");

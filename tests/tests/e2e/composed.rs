@@ -35,7 +35,8 @@ fn run(cluster: &Cluster, program: &Path, arguments: &[&str], scripts: &TempDir)
 /// The servers' user may not be let into the repository.
 fn lay_out() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let files = ["initdb/10-roles.sh", "initdb/20-shop.sql", "secrets/relevo_password", "secrets/shop_password"];
+    let files =
+        ["initdb/10-roles.sh", "initdb/20-shop.sql", "secrets/relevo_password", "secrets/shop_password"];
     for file in files.map(compose) {
         fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
     }
@@ -57,9 +58,9 @@ impl Composed {
             cluster.create_database("shop").await;
             run(cluster, &scripts.path().join("10-roles.sh"), &[], &scripts);
         }
-        let tables = scripts.path().join("20-shop.sql");
+        let tables = scripts.path().join("20-shop.sql").to_string_lossy().into_owned();
         let psql = ["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "--username=postgres", "--dbname=shop", "--file"];
-        let psql = [&psql[..], &[&*tables.to_string_lossy()]].concat();
+        let psql = [&psql[..], &[tables.as_str()]].concat();
         run(&a, &client_bin(18).join("psql"), &psql, &scripts);
         let folder = tempfile::tempdir().unwrap();
         let config = fs::read_to_string(compose("relevo.toml"))
@@ -112,7 +113,8 @@ impl Composed {
 
     /// Waits until the other database has so many orders too, then compares both.
     async fn settle(&self, standby: &Cluster, orders: i64) {
-        wait_until("all orders on the standby", PATIENCE, async || Self::orders(standby).await == orders).await;
+        wait_until("all orders on the standby", PATIENCE, async || Self::orders(standby).await == orders)
+            .await;
         let (a, b) = (self.a.connect("shop").await, self.b.connect("shop").await);
         Comparison::default().compare_databases(&a, &b).await.unwrap();
     }
