@@ -139,15 +139,13 @@ look_at_image() {
 
 # --- the databases -------------------------------------------------------------------------------------------------
 
-as_server() {
-    if [ "$(id -u)" = 0 ]; then
-        local user=postgres
-        id -u postgres >/dev/null 2>&1 || user=nobody
-        setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups "$@"
-    else
-        "$@"
-    fi
-}
+# Servers refuse to run as root.
+as_server=()
+if [ "$(id -u)" = 0 ]; then
+    server_user=postgres
+    id -u postgres >/dev/null 2>&1 || server_user=nobody
+    as_server=(setpriv --reuid="$server_user" --regid="$(id -g "$server_user")" --clear-groups)
+fi
 
 free_port() {
     local port
@@ -163,10 +161,11 @@ server() {
     bin=$(readlink -f "$postgres/$2/bin")
     mkdir "$folder"
     cp "$repository"/deploy/compose/initdb/* "$repository"/deploy/compose/secrets/*_password "$folder"
-    if [ "$(id -u)" = 0 ]; then chown -R "$(as_server id -u)" "$folder"; fi
-    as_server "$bin/initdb" --pgdata "$folder/data" --username postgres --auth-local trust --auth-host scram-sha-256 \
+    if [ "$(id -u)" = 0 ]; then chown -R "$server_user" "$folder"; fi
+    "${as_server[@]}" "$bin/initdb" --pgdata "$folder/data" --username postgres --auth-local trust --auth-host scram-sha-256 \
         --encoding UTF8 --no-sync >"$folder/initdb.log" 2>&1 || { cat "$folder/initdb.log"; fail "initdb failed"; }
-    as_server "$bin/postgres" -D "$folder/data" -c port="$3" -c listen_addresses=127.0.0.1 \
+    # No function: the number must be that of the server.
+    "${as_server[@]}" "$bin/postgres" -D "$folder/data" -c port="$3" -c listen_addresses=127.0.0.1 \
         -c unix_socket_directories="$folder" -c wal_level=logical -c fsync=off >"$folder/server.log" 2>&1 &
     pids+=($!)
     until_true 60 "the server of $1" sql "$1" postgres 'SELECT 1'
