@@ -56,6 +56,10 @@ install_system_packages() {
     command -v setpriv >/dev/null || missing+=(util-linux)
     command -v git >/dev/null || missing+=(git)
     pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
+    # It looks at the units of deploy/systemd. Where it cannot be installed, that test says that it did not look.
+    if is_root && command -v apt-get >/dev/null; then
+        command -v systemd-analyze >/dev/null || missing+=(systemd)
+    fi
     if needs_packages npm; then
         command -v npm >/dev/null || missing+=(npm)
         command -v node >/dev/null || missing+=(nodejs)

@@ -25,6 +25,8 @@ fn the_image_says_its_version_and_runs_as_a_number_that_is_not_root() {
     let has =
         |wanted: &str| assert!(instructions.iter().any(|line| line == wanted), "{wanted}: {instructions:#?}");
     has(&format!("ARG VERSION={}", version()));
+    let readme = read(repository().join("README.md"));
+    assert!(readme.contains(&format!("-t relevo:{} .", version())), "README.md names the version too");
     has("USER 65532:65532");
     has("STOPSIGNAL SIGTERM");
     has("EXPOSE 9187");
