@@ -20,7 +20,6 @@ mod kills;
 mod life;
 mod plans;
 mod progress;
-mod prometheus;
 mod refusals;
 mod review_start;
 mod review_streaming;

@@ -1,6 +1,8 @@
-//! What is shipped for Prometheus and Grafana, as far as neither a server nor a Relevo is needed to judge it. That the queries
-//! answer is tested in e2e/prometheus.rs.
+//! What is shipped for Prometheus and Grafana: the files by themselves, and with a real Prometheus that scrapes a real cluster.
+//!
+//! What may not enter: tests of the metrics themselves, which are in e2e/life and in crates/telemetry.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod dashboards;
 mod rules;
+mod scraped;

@@ -83,7 +83,6 @@ async fn while_the_flow_runs() {
         "RelevoSlotKeepsMuchWal",
         "RelevoNeverVerified",
         "RelevoStalePrimary",
-        "RelevoSlotLost",
     ] {
         type_what_is_said(&nodes, title).await;
     }
@@ -135,6 +134,7 @@ async fn while_it_does_not() {
     })
     .await;
     type_what_is_said(&nodes, "RelevoDown").await;
+    type_what_is_said(&nodes, "RelevoSlotLost").await;
     of_b.restart();
     of_b.wait_until_streaming().await;
 

@@ -11,7 +11,12 @@ use relevo_tests::relevo::PATIENCE;
 use relevo_tests::{Database, Nodes, Prometheus, Version, wait_until_some};
 use serde_json::Value;
 
-use crate::handover::SCHEMA;
+const SCHEMA: &str = "
+CREATE TABLE setting (name text PRIMARY KEY, value text);
+CREATE TABLE purchase (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, who text);
+INSERT INTO setting SELECT 'setting ' || n, repeat('v', n) FROM generate_series(1, 50) n;
+INSERT INTO purchase (who) SELECT 'customer ' || n FROM generate_series(1, 1000) n;
+";
 
 /// The window of rates that Grafana takes for the shortest range: four scrapes.
 const RATE_INTERVAL: &str = "20s";
