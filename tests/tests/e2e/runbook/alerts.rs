@@ -96,7 +96,17 @@ async fn while_the_flow_runs() {
     type_what_is_said(&nodes, "RelevoSlotWalRunsOut").await;
 
     nodes.sql("a", "CREATE TABLE invoices (id int PRIMARY KEY)").await;
-    type_what_is_said(&nodes, "RelevoTablesNotAdded").await;
+    let mut page = Page::of(CHAPTER, "RelevoTablesNotAdded");
+    page.run(&nodes, "relevo tables").await;
+    page.run(&nodes, "relevo tables add").await;
+    wait_until("the new table follows the source", PATIENCE, async || {
+        nodes.run(&["tables", "--json"], 0).await.json()["tables"].as_array().is_some_and(|tables| {
+            tables.iter().any(|t| t["table"] == "public.invoices" && t["state"] == "streaming")
+        })
+    })
+    .await;
+    page.run(&nodes, "relevo tables remove").await;
+    page.end();
 
     shows(of_b, "relevo_errors_waiting", 0.0).await;
     intruder(&nodes).await.sql("DELETE FROM setting WHERE name = 'setting 1'").await;
