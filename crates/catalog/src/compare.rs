@@ -52,32 +52,39 @@ pub fn identities(source: &[TableInfo]) -> Vec<Finding> {
 fn no_identity(check: &'static str, table: &TableInfo) -> Finding {
     let name = table.name.quoted();
     let generated = table.columns.iter().any(|column| column.generated != Generated::None);
-    let (reason, remedy) = match table.replica_identity {
+    let (reason, sql, remark) = match table.replica_identity {
         ReplicaIdentity::Full => (
             "has REPLICA IDENTITY FULL but generated columns, which are not published",
-            format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT; with a primary key over plain columns"),
+            format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT;"),
+            "and give it a primary key over plain columns",
         ),
         ReplicaIdentity::Nothing => {
-            ("has REPLICA IDENTITY NOTHING", format!("ALTER TABLE {name} REPLICA IDENTITY FULL;"))
+            ("has REPLICA IDENTITY NOTHING", format!("ALTER TABLE {name} REPLICA IDENTITY FULL;"), "")
         }
         ReplicaIdentity::Index => (
             "has REPLICA IDENTITY USING INDEX, but that index is gone or holds a generated column",
-            format!("ALTER TABLE {name} REPLICA IDENTITY FULL; -- or DEFAULT, when it has a primary key"),
+            format!("ALTER TABLE {name} REPLICA IDENTITY FULL;"),
+            "or DEFAULT, when it has a primary key",
         ),
-        ReplicaIdentity::Default if generated => (
-            "has no primary key over plain columns that is checked at once",
-            format!(
-                "ALTER TABLE {name} REPLICA IDENTITY USING INDEX …; -- a unique index over plain NOT NULL columns"
-            ),
-        ),
+        ReplicaIdentity::Default if generated => {
+            ("has no primary key over plain columns that is checked at once", String::new(), "")
+        }
         ReplicaIdentity::Default => (
             "has no primary key, or a deferrable one",
-            format!("ALTER TABLE {name} REPLICA IDENTITY FULL; -- or add a primary key"),
+            format!("ALTER TABLE {name} REPLICA IDENTITY FULL;"),
+            "or add a primary key",
         ),
     };
     let message =
         format!("{reason}: only its inserts and truncates are replicated, no updates and no deletes");
-    Finding::warning(check, Side::Source, message).about(&table.name).mend(remedy)
+    let finding = Finding::warning(check, Side::Source, message).about(&table.name);
+    match (sql.as_str(), remark) {
+        ("", _) => finding.mend(format!(
+            "ALTER TABLE {name} REPLICA IDENTITY USING INDEX …; -- a unique index over plain NOT NULL columns"
+        )),
+        (_, "") => finding.mend_by([sql]),
+        (_, remark) => finding.mend_by([sql]).then(remark),
+    }
 }
 
 fn missing_table(table: &TableInfo, targets: &HashMap<&TableName, &TableInfo>) -> Finding {
@@ -120,7 +127,7 @@ fn compare_table(source: &TableInfo, target: &TableInfo, findings: &mut Vec<Find
             findings.push(
                 Finding::error("extra_column", Side::Target, message)
                     .about(qualified(subject, column))
-                    .mend(format!("{alter} DROP NOT NULL;")),
+                    .mend_by([format!("{alter} DROP NOT NULL;")]),
             );
         }
     }
@@ -157,7 +164,7 @@ fn missing_column(table: &TableInfo, column: &ColumnInfo) -> Finding {
     );
     Finding::error("missing_column", Side::Target, "the target has no such column")
         .about(subject)
-        .mend(remedy)
+        .mend_by([remedy])
 }
 
 fn compare_column(table: &TableInfo, source: &ColumnInfo, target: &ColumnInfo) -> Option<Finding> {
@@ -180,7 +187,7 @@ fn compare_column(table: &TableInfo, source: &ColumnInfo, target: &ColumnInfo) -
                 Generated::Virtual => {
                     finding.mend("make it a plain column on the target: drop it and add it again")
                 }
-                _ => finding.mend(format!("{} DROP EXPRESSION;", alter_column(table, target))),
+                _ => finding.mend_by([format!("{} DROP EXPRESSION;", alter_column(table, target))]),
             });
         }
         (false, false) => {}
@@ -195,7 +202,7 @@ fn compare_column(table: &TableInfo, source: &ColumnInfo, target: &ColumnInfo) -
                 format!("is {from} on the source and {to} on the target: values may not fit"),
             )
             .about(subject)
-            .mend(format!("{alter} TYPE {from};")),
+            .mend_by([format!("{alter} TYPE {from} USING {}::{from};", quote_identifier(&target.name))]),
         ),
         _ if target.not_null && !source.not_null => Some(
             Finding::warning(
@@ -204,7 +211,7 @@ fn compare_column(table: &TableInfo, source: &ColumnInfo, target: &ColumnInfo) -
                 "may be NULL on the source, but not on the target",
             )
             .about(subject)
-            .mend(format!("{alter} DROP NOT NULL;")),
+            .mend_by([format!("{alter} DROP NOT NULL;")]),
         ),
         Fit::Wider => Some(
             Finding::notice(
@@ -234,7 +241,7 @@ fn compare_keys(source: &TableInfo, target: &TableInfo, findings: &mut Vec<Findi
         findings.push(
             Finding::warning("target_key", Side::Target, message)
                 .about(&source.name)
-                .mend(format!("CREATE UNIQUE INDEX ON {} ({columns});", target.name.quoted())),
+                .mend_by([format!("CREATE UNIQUE INDEX ON {} ({columns});", target.name.quoted())]),
         );
     }
     for key in &target.unique_keys {

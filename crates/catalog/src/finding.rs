@@ -5,6 +5,8 @@ use std::fmt;
 use relevo_model::Side;
 use serde::{Serialize, Serializer};
 
+use crate::expected::expected;
+
 /// How much a finding matters. Ordered: the worst is the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -44,8 +46,13 @@ pub struct Finding {
     pub subject: Option<String>,
     /// What was found, for people.
     pub message: String,
-    /// SQL, or else a sentence, that mends it.
+    /// What is expected instead, or of a check that passed: as it is.
+    pub expected: Option<&'static str>,
+    /// What mends it, for people: SQL with remarks as comments, or else a sentence.
     pub remedy: Option<String>,
+    /// The statements that mend it, one after the other on that side, each for itself: some must not be in a transaction
+    /// with others. Empty when it takes a decision, or more than SQL.
+    pub sql: Vec<String>,
 }
 
 fn side<S: Serializer>(side: &Option<Side>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -62,7 +69,8 @@ impl Finding {
         message: impl Into<String>,
     ) -> Self {
         let (side, message) = (side.into(), message.into());
-        Self { check, severity, side, subject: None, message, remedy: None }
+        let expected = expected(check);
+        Self { check, severity, side, subject: None, message, expected, remedy: None, sql: Vec::new() }
     }
 
     /// A check that passed.
@@ -96,10 +104,27 @@ impl Finding {
         self
     }
 
-    /// The same finding with what mends it.
+    /// The same finding with what mends it, which takes more than SQL.
     #[must_use]
     pub fn mend(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The same finding with the statements that mend it.
+    #[must_use]
+    pub fn mend_by<S: Into<String>>(mut self, sql: impl IntoIterator<Item = S>) -> Self {
+        self.sql = sql.into_iter().map(Into::into).collect();
+        self.remedy = Some(self.sql.join("\n"));
+        self
+    }
+
+    /// The same finding with a remark behind its statements, as a comment: both can be pasted.
+    #[must_use]
+    pub fn then(mut self, remark: &str) -> Self {
+        if let Some(remedy) = &mut self.remedy {
+            remedy.push_str(&format!(" -- {remark}"));
+        }
         self
     }
 }
@@ -120,8 +145,11 @@ mod tests {
         assert_eq!(
             serde_json::to_value(&finding).unwrap(),
             serde_json::json!({"check": "clock", "severity": "warning", "side": "source",
-                "subject": "a", "message": "2 s off", "remedy": "chronyc"})
+                "subject": "a", "message": "2 s off", "expected": "clocks within a second of each other",
+                "remedy": "chronyc", "sql": []})
         );
+        let by = Finding::error("fsync", None, "off").mend_by(["A;", "B;"]).then("then wait");
+        assert_eq!((by.remedy.as_deref(), by.sql.len()), (Some("A;\nB; -- then wait"), 2));
         let both = serde_json::to_value(Finding::ok("clock", None, "fine")).unwrap();
         assert_eq!(both["side"], serde_json::Value::Null);
     }

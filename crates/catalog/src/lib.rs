@@ -10,6 +10,7 @@
 mod check;
 mod compare;
 mod error;
+mod expected;
 mod finding;
 mod name;
 mod published;

@@ -137,9 +137,10 @@ fn missing_extension(
         Some(true) if target.is_empty() && target.server.create_on_database => {
             Finding::notice(check, Side::Target, "will be created on the target together with the tables")
         }
-        Some(true) => needed(message.to_owned()).mend(create),
+        Some(true) => needed(message.to_owned()).mend_by([create]),
         Some(false) => needed(format!("{message}, where only a superuser may create it"))
-            .mend(format!("as superuser: {create}")),
+            .mend_by([create])
+            .then("as superuser"),
     }
 }
 
@@ -157,7 +158,7 @@ pub(super) fn roles(source: &SourceFacts, target: &TargetFacts) -> Finding {
     );
     let create: Vec<String> =
         missing.iter().map(|role| format!("CREATE ROLE {};", quote_identifier(role))).collect();
-    Finding::warning(CHECK, Side::Target, message).mend(create.join(" "))
+    Finding::warning(CHECK, Side::Target, message).mend_by(create)
 }
 
 pub(super) fn tablespaces(source: &SourceFacts, target: &TargetFacts) -> Finding {
@@ -175,5 +176,7 @@ pub(super) fn tablespaces(source: &SourceFacts, target: &TargetFacts) -> Finding
             format!("CREATE TABLESPACE {} LOCATION {};", quote_identifier(name), quote_literal(location))
         })
         .collect();
-    Finding::warning(CHECK, Side::Target, message).mend(create.join(" "))
+    Finding::warning(CHECK, Side::Target, message)
+        .mend_by(create)
+        .then("the directory must be there, empty, and the server's")
 }

@@ -25,11 +25,9 @@ fn selected(facts: &SourceFacts) -> Finding {
     } else if facts.all_tables.is_empty() {
         Finding::warning("selection", Side::Source, "the source has no table yet")
     } else {
-        Finding::error(
-            "selection",
-            Side::Source,
-            format!("{message}: the patterns leave nothing to replicate"),
-        )
+        let message = format!("{message}: the patterns leave nothing to replicate");
+        Finding::error("selection", Side::Source, message)
+            .mend("let --include and --exclude choose some tables (relevo tables lists them)")
     }
 }
 
@@ -43,10 +41,17 @@ fn left_out(facts: &SourceFacts) -> Vec<Finding> {
     for (check, message) in kinds {
         let found: Vec<&TableName> =
             facts.left_out.iter().filter(|(kind, _)| kind == check).map(|(_, name)| name).collect();
-        findings.push(if found.is_empty() {
-            Finding::ok(check, Side::Source, "there are none")
-        } else {
-            Finding::notice(check, Side::Source, format!("{message}: {}", listed(&found)))
+        if found.is_empty() {
+            findings.push(Finding::ok(check, Side::Source, "there are none"));
+            continue;
+        }
+        let finding = Finding::notice(check, Side::Source, format!("{message}: {}", listed(&found)));
+        findings.push(match check {
+            "unlogged_tables" => {
+                let logged = |name: &&TableName| format!("ALTER TABLE {} SET LOGGED;", name.quoted());
+                finding.mend_by(found.iter().map(logged)).then("if they shall be replicated")
+            }
+            _ => finding,
         });
     }
     findings

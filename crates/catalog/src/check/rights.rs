@@ -61,7 +61,7 @@ fn replication(server: &ServerFacts) -> Finding {
         Side::Source,
         format!("role {role} may not replicate: it lacks the attribute REPLICATION"),
     )
-    .mend(remedy)
+    .mend_by([remedy])
 }
 
 /// Whether the role has `needed` on every table and USAGE on every schema. Tables that lack the same are told
@@ -85,7 +85,7 @@ fn tables(side: Side, server: &ServerFacts, access: &[Access], needed: &[&'stati
         findings.push(
             Finding::error("schema_rights", side, format!("role {role} may not use the schema"))
                 .about(schema)
-                .mend(format!("GRANT USAGE ON SCHEMA {} TO {role};", quote_identifier(schema))),
+                .mend_by([format!("GRANT USAGE ON SCHEMA {} TO {role};", quote_identifier(schema))]),
         );
     }
     for ((schema, lacks), names) in lacking {
@@ -96,7 +96,7 @@ fn tables(side: Side, server: &ServerFacts, access: &[Access], needed: &[&'stati
         findings.push(
             Finding::error("table_rights", side, message)
                 .about(schema)
-                .mend(format!("GRANT {lacks} ON {quoted} TO {role};")),
+                .mend_by([format!("GRANT {lacks} ON {quoted} TO {role};")]),
         );
     }
     if findings.is_empty() {
@@ -120,7 +120,7 @@ fn row_security(side: Side, server: &ServerFacts, access: &[Access]) -> Finding 
     };
     let message =
         format!("row level security applies to role {role} on {}: {consequence}", listed(&filtered));
-    Finding::error(CHECK, side, message).mend(format!("ALTER ROLE {role} BYPASSRLS;"))
+    Finding::error(CHECK, side, message).mend_by([format!("ALTER ROLE {role} BYPASSRLS;")])
 }
 
 /// Only a table's owner may add it to a publication (manual, *ALTER PUBLICATION*).
@@ -140,18 +140,20 @@ fn publish(facts: &SourceFacts) -> Vec<Finding> {
             listed(&names)
         );
         // Membership in a superuser would give everything away.
-        let remedy = if superuser {
-            format!("ALTER TABLE … OWNER TO a role that is no superuser, and GRANT that role TO {role};")
+        let finding = Finding::error(CHECK, Side::Source, message).about(owner);
+        findings.push(if superuser {
+            finding.mend(format!(
+                "ALTER TABLE … OWNER TO a role that is no superuser, and GRANT that role TO {role};"
+            ))
         } else {
-            format!("GRANT {owner_quoted} TO {role};")
-        };
-        findings.push(Finding::error(CHECK, Side::Source, message).about(owner).mend(remedy));
+            finding.mend_by([format!("GRANT {owner_quoted} TO {role};")])
+        });
     }
     for publication in facts.publications.iter().filter(|publication| !publication.owns) {
         let (name, owner) = (quote_identifier(&publication.name), quote_identifier(&publication.owner));
         let message = format!("the publication belongs to {owner}, not to role {role}");
         let finding = Finding::error(CHECK, Side::Source, message).about(&publication.name);
-        findings.push(finding.mend(format!("ALTER PUBLICATION {name} OWNER TO {role};")));
+        findings.push(finding.mend_by([format!("ALTER PUBLICATION {name} OWNER TO {role};")]));
     }
     findings
 }
@@ -170,7 +172,7 @@ fn create(
     if relevo_schema == Some(false) {
         let message = format!("schema relevo is there, but role {role} may not use it and create in it");
         return Finding::error(CHECK, side, message)
-            .mend(format!("ALTER SCHEMA relevo OWNER TO {role}; -- and the tables in it"));
+            .mend_by([format!("ALTER SCHEMA relevo OWNER TO {role};"), own_tables(&role)]);
     }
     if have_all {
         return Finding::ok(CHECK, side, format!("{what}: there already"));
@@ -179,7 +181,20 @@ fn create(
         return Finding::ok(CHECK, side, format!("role {role} may create {what}"));
     }
     Finding::error(CHECK, side, format!("role {role} may not create {what} in database {database}"))
-        .mend(format!("GRANT CREATE ON DATABASE {database} TO {role};"))
+        .mend_by([format!("GRANT CREATE ON DATABASE {database} TO {role};")])
+}
+
+/// Gives the role all that is in schema `relevo`. Sequences and indexes go with their tables.
+fn own_tables(role: &str) -> String {
+    format!(
+        "DO $relevo$ DECLARE it text; BEGIN \
+         FOR it IN SELECT oid::regclass FROM pg_class WHERE relnamespace = 'relevo'::regnamespace AND relkind = 'r' \
+         LOOP EXECUTE 'ALTER TABLE ' || it || ' OWNER TO {}'; END LOOP; \
+         FOR it IN SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'relevo'::regnamespace \
+         LOOP EXECUTE 'ALTER ROUTINE ' || it || ' OWNER TO {}'; END LOOP; END $relevo$;",
+        role.replace('\'', "''"),
+        role.replace('\'', "''")
+    )
 }
 
 fn replica_role(server: &ServerFacts, refused: Option<&str>) -> Finding {
@@ -202,16 +217,17 @@ fn replica_role(server: &ServerFacts, refused: Option<&str>) -> Finding {
         None => None,
     };
     let grant = format!("GRANT SET ON PARAMETER session_replication_role TO {role};");
-    finding.mend(match (server.major() >= 15, administrators) {
-        (true, None) => grant,
+    match (server.major() >= 15, administrators) {
+        (true, None) => finding.mend_by([grant]),
         (true, Some(administrators)) => {
-            format!("{grant} -- or, where that is refused: GRANT {administrators} TO {role};")
+            let or = format!("or, where that is refused: GRANT {administrators} TO {role};");
+            finding.mend_by([grant]).then(&or)
         }
-        (false, Some(administrators)) => format!("GRANT {administrators} TO {role};"),
-        (false, None) => {
-            format!("ALTER ROLE {role} SUPERUSER; -- PostgreSQL 15 and later can grant just this parameter")
-        }
-    })
+        (false, Some(administrators)) => finding.mend_by([format!("GRANT {administrators} TO {role};")]),
+        (false, None) => finding
+            .mend_by([format!("ALTER ROLE {role} SUPERUSER;")])
+            .then("PostgreSQL 15 and later can grant just this parameter"),
+    }
 }
 
 fn sequences(facts: &SourceFacts) -> Finding {
@@ -230,5 +246,6 @@ fn sequences(facts: &SourceFacts) -> Finding {
     let quoted = unread.iter().map(|name| name.quoted()).collect::<Vec<_>>().join(", ");
     let message =
         format!("role {role} may not read {}: {}", counted(unread.len(), "sequence"), listed(&unread));
-    Finding::error(CHECK, Side::Source, message).mend(format!("GRANT SELECT ON SEQUENCE {quoted} TO {role};"))
+    Finding::error(CHECK, Side::Source, message)
+        .mend_by([format!("GRANT SELECT ON SEQUENCE {quoted} TO {role};")])
 }

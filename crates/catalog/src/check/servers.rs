@@ -10,6 +10,9 @@ use crate::{Finding, ServerFacts, quote_identifier};
 pub(super) const OLDEST_MAJOR: i32 = 14;
 const NEWEST_MAJOR: i32 = 18;
 
+/// What takes settings up that need no restart.
+const RELOAD: &str = "SELECT pg_reload_conf();";
+
 pub(super) fn versions(source: &ServerFacts, target: &ServerFacts) -> Vec<Finding> {
     [(Side::Source, source), (Side::Target, target)].map(|(side, server)| version(side, server)).to_vec()
 }
@@ -85,16 +88,21 @@ fn wal_level(server: &ServerFacts) -> Finding {
     if server.wal_level == "logical" {
         return Finding::ok(CHECK, Side::Source, message);
     }
+    let message = format!("{message}, but changes can only be decoded from logical");
+    let finding = Finding::error(CHECK, Side::Source, message);
     let remedy = match server.managed_by {
         Some(ManagedBy::Rds) => "set rds.logical_replication = 1 in the parameter group, then reboot",
         Some(ManagedBy::CloudSql) => {
             "set the flag cloudsql.logical_decoding = on (AlloyDB: alloydb.logical_decoding)"
         }
         Some(ManagedBy::Azure) => "set the server parameter wal_level = LOGICAL, then restart",
-        None => "ALTER SYSTEM SET wal_level = 'logical'; then restart the server",
+        None => {
+            return finding
+                .mend_by(["ALTER SYSTEM SET wal_level = 'logical';"])
+                .then("then restart the server");
+        }
     };
-    Finding::error(CHECK, Side::Source, format!("{message}, but changes can only be decoded from logical"))
-        .mend(remedy)
+    finding.mend(remedy)
 }
 
 fn replication_slots(server: &ServerFacts, have_one: bool) -> Finding {
@@ -104,10 +112,9 @@ fn replication_slots(server: &ServerFacts, have_one: bool) -> Finding {
     if have_one || used < limit {
         return Finding::ok(CHECK, Side::Source, message);
     }
-    Finding::error(CHECK, Side::Source, format!("{message}: none is left for this flow")).mend(format!(
-        "ALTER SYSTEM SET max_replication_slots = {}; then restart the server (or drop a slot that nobody needs)",
-        limit + 4
-    ))
+    Finding::error(CHECK, Side::Source, format!("{message}: none is left for this flow"))
+        .mend_by([format!("ALTER SYSTEM SET max_replication_slots = {};", limit + 4)])
+        .then("then restart the server; or drop a slot that nobody needs")
 }
 
 fn wal_senders(server: &ServerFacts, have_one: bool) -> Finding {
@@ -118,7 +125,8 @@ fn wal_senders(server: &ServerFacts, have_one: bool) -> Finding {
         return Finding::ok(CHECK, Side::Source, message);
     }
     Finding::error(CHECK, Side::Source, format!("{message}: none is left for this flow"))
-        .mend(format!("ALTER SYSTEM SET max_wal_senders = {}; then restart the server", limit + 4))
+        .mend_by([format!("ALTER SYSTEM SET max_wal_senders = {};", limit + 4)])
+        .then("then restart the server")
 }
 
 fn existing_slot(name: &str, slot: &Slot, database: &str) -> Finding {
@@ -196,7 +204,7 @@ fn slot_retention(server: &ServerFacts) -> Finding {
         let message =
             format!("a slot is invalidated when Relevo is away for {idle} s (idle_replication_slot_timeout)");
         return Finding::warning(CHECK, Side::Source, message)
-            .mend("ALTER SYSTEM RESET idle_replication_slot_timeout; SELECT pg_reload_conf();");
+            .mend_by(["ALTER SYSTEM SET idle_replication_slot_timeout = 0;", RELOAD]);
     }
     match server.max_slot_wal_keep_mib {
         -1 => Finding::notice(
@@ -205,7 +213,8 @@ fn slot_retention(server: &ServerFacts) -> Finding {
             "a slot keeps all WAL that Relevo has not confirmed: while Relevo is away it can fill the disk \
              (max_slot_wal_keep_size is -1)",
         )
-        .mend("ALTER SYSTEM SET max_slot_wal_keep_size = '…GB'; to lose the slot rather than the disk"),
+        .mend_by(["ALTER SYSTEM SET max_slot_wal_keep_size = '64GB';", RELOAD])
+        .then("or what the disk has to spare: beyond it the slot is lost, and not the disk"),
         limit => Finding::ok(
             CHECK,
             Side::Source,
@@ -223,7 +232,7 @@ fn long_transactions(facts: &SourceFacts) -> Vec<Finding> {
             Finding::ok(CHECK, Side::Source, message)
         } else {
             let message = "the role does not see other roles' transactions; an old one would delay the slot";
-            Finding::notice(CHECK, Side::Source, message).mend(format!("GRANT pg_monitor TO {role};"))
+            Finding::notice(CHECK, Side::Source, message).mend_by([format!("GRANT pg_monitor TO {role};")])
         }];
     }
     let finding = |transaction: &super::facts::LongTransaction| {
@@ -247,7 +256,7 @@ pub(super) fn target(facts: &TargetFacts) -> Vec<Finding> {
                 Side::Target,
                 "fsync is off: after a crash of the machine the target may lack what was confirmed to the source",
             )
-            .mend("ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf();"),
+            .mend_by(["ALTER SYSTEM SET fsync = on;", RELOAD]),
         );
     } else if server.synchronous_commit == "off" {
         let message =
