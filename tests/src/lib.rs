@@ -38,6 +38,7 @@ pub mod proxy;
 pub mod relevo;
 pub mod seed;
 mod template;
+pub mod terminal;
 pub mod wait;
 pub mod walsender;
 pub mod watchdog;

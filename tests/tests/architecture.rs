@@ -1,5 +1,9 @@
-//! Which crate may depend on which: the arrows of ARCHITECTURE.md, held against `cargo metadata`.
+//! Which crate may depend on which: the arrows of ARCHITECTURE.md, held against `cargo metadata`. And that every kind of
+//! error is listed and explained (`kinds`).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "architecture/kinds.rs"]
+mod kinds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -55,6 +55,7 @@ install_system_packages() {
     command -v openssl >/dev/null || missing+=(openssl)
     command -v setpriv >/dev/null || missing+=(util-linux)
     command -v git >/dev/null || missing+=(git)
+    command -v tmux >/dev/null || missing+=(tmux)
     pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
     # It looks at the units of deploy/systemd. Where it cannot be installed, that test says that it did not look.
     if is_root && command -v apt-get >/dev/null; then

@@ -59,6 +59,12 @@ pub enum Command {
     /// Forget how far the flow is and drop its slot: the next `relevo run` empties its tables on the target and
     /// copies them anew.
     Reset(ResetArgs),
+    /// Say what an error's kind means and what to do: what docs/errors.md says, without a connection.
+    Explain(ExplainArgs),
+    /// Print the completions of a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page of a command, or write all of them into a directory.
+    Man(ManArgs),
 }
 
 /// How much is logged, and how.
@@ -225,9 +231,18 @@ pub struct StatusArgs {
     /// Which tables may be part of it: as given to `relevo run`.
     #[command(flatten)]
     pub patterns: PatternArgs,
-    /// One JSON object instead of text.
+    /// One JSON object instead of text; with --watch one a line.
     #[arg(long)]
     pub json: bool,
+    /// Look again and again, and show it on the whole terminal until q is typed.
+    #[arg(long)]
+    pub watch: bool,
+    /// How often to look, with --watch. Default: 1s.
+    #[arg(long, value_name = "DURATION", requires = "watch")]
+    pub interval: Option<jiff::SignedDuration>,
+    /// Panic at this drawing, counted from 1. For tests.
+    #[arg(long, env = "RELEVO_PANIC_AT_DRAWING", hide = true)]
+    pub panic_at_drawing: Option<u64>,
 }
 
 /// Options of `relevo healthcheck`.
@@ -486,4 +501,31 @@ pub struct HistoryArgs {
     /// One JSON object instead of text.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `relevo explain`.
+#[derive(Args)]
+pub struct ExplainArgs {
+    /// The kind, as it stands behind `code:`, in brackets or as `kind`. Default: all of them.
+    #[arg(value_name = "KIND")]
+    pub kind: Option<String>,
+}
+
+/// Options of `relevo completions`.
+#[derive(Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `relevo man`.
+#[derive(Args)]
+pub struct ManArgs {
+    /// The command. Default: the program.
+    #[arg(value_name = "COMMAND")]
+    pub command: Option<String>,
+    /// Write every page into this directory instead, as relevo.1, relevo-run.1 and so on.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "command")]
+    pub out: Option<PathBuf>,
 }

@@ -64,7 +64,7 @@ pub async fn run(args: &CheckArgs, file: &File) -> Result<(), CliError> {
     if errors == 0 {
         Ok(())
     } else {
-        Err(CliError::failed(format!("{errors} of the findings must be mended first")))
+        Err(CliError::failed(format!("{errors} of the findings must be mended first")).of_kind("check"))
     }
 }
 
@@ -76,7 +76,9 @@ async fn pg_dump(given: Option<&Path>, source_major: i32) -> Finding {
             None,
             format!("there is a pg_dump that can read PostgreSQL {source_major}"),
         ),
-        Err(error) => Finding::warning("pg_dump", None, chain(&error)),
+        Err(error) => Finding::warning("pg_dump", None, chain(&error)).mend(format!(
+            "install the client tools of PostgreSQL {source_major} or newer, or name a pg_dump with --pg-dump"
+        )),
     }
 }
 

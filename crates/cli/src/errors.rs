@@ -31,10 +31,8 @@ pub async fn run(args: &ErrorsArgs, file: &File) -> Result<(), CliError> {
     let mut target =
         connect::session(&settings.target, Side::Target).await.map_err(|e| CliError::from_fault(&e))?;
     let flow = status::flow_on_target(settings.name.as_ref(), &target).await?;
-    let failed = |error: relevo_state::StateError| CliError::failed(format!("target: {error}"));
-    let sql_failed = |error: tokio_postgres::Error| {
-        CliError::failed(format!("target: reading the errors: {}", relevo_connect::describe(&error)))
-    };
+    let failed = |error| CliError::state(&error);
+    let sql_failed = |error: tokio_postgres::Error| CliError::sql(Side::Target, "reading the errors", &error);
     // What is removed is what was there when they were read: nothing goes that nobody could have seen.
     let transaction = target.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
     let transaction = transaction.start().await.map_err(sql_failed)?;

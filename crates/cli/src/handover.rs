@@ -67,12 +67,13 @@ struct SalvageDocument {
 }
 
 fn from_handover(error: &HandoverError) -> CliError {
-    match error {
+    let ended = match error {
         HandoverError::Refused(_) | HandoverError::Overtaken { .. } | HandoverError::PrimaryLives { .. } => {
             CliError::refused(chain(error))
         }
         _ => CliError::failed(chain(error)),
-    }
+    };
+    ended.of_kind(error.kind())
 }
 
 /// Who asks, for the history.
@@ -120,7 +121,8 @@ fn known_primary(observed: &Observed) -> Result<Option<(String, u64)>, CliError>
         if let Sight::Unreachable(why) = sight {
             return Err(CliError::failed(format!(
                 "node {name} does not answer, and with --once every node has to: {why}"
-            )));
+            ))
+            .of_kind("node_unreachable"));
         }
     }
     let records = observed.all_seen().filter_map(|(_, seen)| seen.record.as_ref());
@@ -179,8 +181,10 @@ async fn carry_out(
                 output::print(&found(observed))?;
             }
             return Err(match refusal {
-                Refusal::NoSuchNode { .. } => CliError::usage(refusal.to_string()),
-                refusal => CliError::refused(format!("{refusal}; nothing was changed")),
+                Refusal::NoSuchNode { .. } => CliError::usage(refusal.to_string()).of_kind(refusal.kind()),
+                refusal => {
+                    CliError::refused(format!("{refusal}; nothing was changed")).of_kind(refusal.kind())
+                }
             });
         }
     };
@@ -231,11 +235,7 @@ async fn work(
             | HandoverError::NotTakenBack { .. } => String::new(),
             _ => "; the same command goes on from here".to_owned(),
         };
-        match from_handover(&error) {
-            CliError::Refused(text) => CliError::Refused(format!("{text}{back}")),
-            CliError::Failed(text) => CliError::Failed(format!("{text}{back}")),
-            CliError::Usage(text) => CliError::Usage(text),
-        }
+        from_handover(&error).and(&back)
     })
 }
 

@@ -42,19 +42,24 @@ pub async fn run(args: &HealthcheckArgs, file: &File) -> Result<(), CliError> {
             return Err(CliError::failed(format!(
                 "nobody answers at {url}: {error}; if relevo run listens elsewhere, say where \
                  (--http-listen, RELEVO_HTTP_LISTEN or http.listen)"
-            )));
+            ))
+            .of_kind("not_running"));
         }
         Err(_) => {
-            return Err(CliError::failed(format!("no answer from {url} within {} s", limit.as_secs_f64())));
+            let text = format!("no answer from {url} within {} s", limit.as_secs_f64());
+            return Err(CliError::failed(text).of_kind("no_answer"));
         }
     };
     match judge(question, &answer) {
         Verdict::Yes => output::print(&format!("{}\n", question.word)),
-        Verdict::No(why) => Err(CliError::failed(format!("not {}: {why}", question.word))),
+        Verdict::No(why) => {
+            Err(CliError::failed(format!("not {}: {why}", question.word)).of_kind("not_healthy"))
+        }
         Verdict::Stranger => Err(CliError::failed(format!(
             "what answers at {url} is not relevo run: expected a JSON object with {:?}",
             question.word
-        ))),
+        ))
+        .of_kind("not_relevo")),
     }
 }
 

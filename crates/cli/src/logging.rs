@@ -50,18 +50,24 @@ pub fn start(args: &LogArgs, file: &LogSection) -> Result<(), CliError> {
 /// logging could not begin: whoever reads them must not meet anything else.
 pub fn last_word(format: LogFormat, error: &CliError) {
     match format {
-        LogFormat::Text => eprintln!("relevo: {error}"),
+        LogFormat::Text => eprintln!("relevo: {error}\n{}", code(error.kind())),
         LogFormat::Json => {
             let line = serde_json::json!({
                 "timestamp": jiff::Timestamp::now().to_string(),
                 "level": "ERROR",
                 "message": error.to_string(),
+                "kind": error.kind(),
                 "exit_code": error.exit_code(),
                 "target": "relevo",
             });
             eprintln!("{line}");
         }
     }
+}
+
+/// The line by which people find out more.
+pub fn code(kind: &str) -> String {
+    format!("code: {kind} (relevo explain {kind})")
 }
 
 /// That library logs statements with their parameters, which are people's data: whatever the filter asks for, only

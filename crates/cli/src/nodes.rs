@@ -28,7 +28,8 @@ pub async fn resolve(mut file: File, args: &FlowArgs) -> Result<File, CliError> 
             return Err(CliError::usage(format!(
                 "{primary} is the primary, and there are several standbys: say which is meant, --node {}",
                 standbys.join(" or --node ")
-            )));
+            ))
+            .of_kind("ambiguous_flow"));
         }
     };
     file.flow_into(&cluster, &primary, &node)?;
@@ -48,11 +49,13 @@ pub fn primary(observed: &Observed) -> Result<(String, u64), CliError> {
         Stand::Contested { epoch, claimants } => Err(CliError::refused(format!(
             "{} claim the role of the primary in epoch {epoch}: relevo failover --to NODE --force decides",
             claimants.join(" and ")
-        ))),
+        ))
+        .of_kind("contested_role")),
         Stand::Primary { .. } | Stand::Stale { .. } | Stand::Unknown => Err(CliError::failed(format!(
             "no node says who the primary is: relevo init --primary NAME says it once{}",
             silent(observed)
-        ))),
+        ))
+        .of_kind("no_primary")),
     }
 }
 

@@ -5,15 +5,15 @@ use std::io::{self, Write};
 use relevo_model::Timestamp;
 use serde::Serialize;
 
-use crate::error::CliError;
+use crate::error::{CliError, OUTPUT};
 
 /// Prints one JSON document on standard output.
 ///
 /// # Errors
 /// [`CliError::Failed`]: standard output is gone.
 pub fn json(document: &impl Serialize) -> Result<(), CliError> {
-    let mut text =
-        serde_json::to_string_pretty(document).map_err(|error| CliError::failed(format!("JSON: {error}")))?;
+    let mut text = serde_json::to_string_pretty(document)
+        .map_err(|error| CliError::failed(format!("JSON: {error}")).of_kind(OUTPUT))?;
     text.push('\n');
     print(&text)
 }
@@ -25,7 +25,7 @@ pub fn json(document: &impl Serialize) -> Result<(), CliError> {
 pub fn print(text: &str) -> Result<(), CliError> {
     io::stdout()
         .write_all(text.as_bytes())
-        .map_err(|error| CliError::failed(format!("standard output: {error}")))
+        .map_err(|error| CliError::failed(format!("standard output: {error}")).of_kind(OUTPUT))
 }
 
 /// A point in time as RFC 3339, in UTC.

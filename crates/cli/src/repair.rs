@@ -51,11 +51,14 @@ pub async fn run(args: &RepairArgs, file: &File) -> Result<(), CliError> {
         output::print(&text(&report, &repaired))?
     }
     if repaired.left > 0 {
-        return Err(CliError::failed(format!("{} rows still differ: try again", repaired.left)));
+        return Err(CliError::failed(format!("{} rows still differ: try again", repaired.left))
+            .of_kind("rows_differ"));
     }
     match repaired.skipped.len() {
         0 => Ok(()),
-        count => Err(CliError::failed(format!("{count} tables could not be looked at"))),
+        count => {
+            Err(CliError::failed(format!("{count} tables could not be looked at")).of_kind("tables_skipped"))
+        }
     }
 }
 

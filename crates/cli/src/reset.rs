@@ -5,7 +5,7 @@ use relevo_source::{ExpectedSlot, Refusal, ReplicationConnection, SlotInfo, insp
 use relevo_state as state;
 
 use crate::args::ResetArgs;
-use crate::error::{CliError, chain};
+use crate::error::{CliError, NO_FLOW};
 use crate::settings::File;
 use crate::{connect, output};
 
@@ -16,17 +16,18 @@ use crate::{connect, output};
 pub async fn run(args: &ResetArgs, file: &File) -> Result<(), CliError> {
     let settings = file.flow(&args.flow)?;
     let (source, mut target) = connect::both(&settings).await?;
-    let failed = |error: relevo_catalog::CatalogError| CliError::failed(chain(&error));
+    let failed = |error| CliError::catalog(&error);
     let source_facts = relevo_catalog::server(&source).await.map_err(failed)?;
     let target_facts = relevo_catalog::server(&target).await.map_err(failed)?;
     let flow = connect::flow_name(settings.name.as_ref(), &source_facts, &target_facts);
-    let state_failed = |error: state::StateError| CliError::failed(format!("target: {error}"));
+    let state_failed = |error| CliError::state(&error);
     let known = state::installed_version(&*target).await.map_err(state_failed)?.is_some()
         && state::flow(&*target, &flow).await.map_err(state_failed)?.is_some();
     if !known {
         return Err(CliError::failed(format!(
             "the target knows of no flow {flow}: there is nothing to reset"
-        )));
+        ))
+        .of_kind(NO_FLOW));
     }
     for lock in [state::FlowLock::Copy, state::FlowLock::Rows, state::FlowLock::Apply] {
         if !state::try_lock(&*target, &flow, lock).await.map_err(state_failed)? {
@@ -72,4 +73,5 @@ fn in_use(flow: &FlowName) -> CliError {
     CliError::refused(format!(
         "a Relevo runs flow {flow} (it holds its lock or slot): stop it first; nothing was changed"
     ))
+    .of_kind("flow_in_use")
 }

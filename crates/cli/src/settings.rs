@@ -6,6 +6,7 @@ mod compare;
 mod health;
 mod nodes;
 mod wait;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -29,6 +30,7 @@ pub use compare::CompareSettings;
 pub use health::HealthSettings;
 pub use nodes::{HandoverSettings, Standing};
 pub use wait::{Position, WaitSettings};
+pub use watch::watch_interval;
 
 const DEFAULT_HTTP_LISTEN: SocketAddr =
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9187));
@@ -234,6 +236,7 @@ impl File {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let shown = path.to_string_lossy();
             CliError::usage(format!("configuration file {}: {error}", redact(&shown)))
+                .of_kind("configuration")
         })?;
         toml::from_str(&text).map_err(|error| {
             // Not the Display form: it quotes the offending line, and that line may hold a password.
@@ -245,6 +248,7 @@ impl File {
                 // It quotes values, and a URL may stand in the wrong place.
                 redact_all(error.message(), text.split(['"', '\'']))
             ))
+            .of_kind("configuration")
         })
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::args::{CompareArgs, VerifyArgs};
-use crate::error::{CliError, chain};
+use crate::error::{CliError, NO_FLOW, chain};
 use crate::settings::{CompareSettings, File};
 use crate::{connect, output};
 
@@ -78,24 +78,25 @@ pub async fn ends(args: &CompareArgs, file: &File) -> Result<(Ends, VerifyOption
     let CompareSettings { options, timeout } = file.compare(args)?;
     let settings = file.flow(&args.flow)?;
     let (source, target) = connect::both(&settings).await?;
-    let failed = |error: relevo_catalog::CatalogError| CliError::failed(chain(&error));
+    let failed = |error| CliError::catalog(&error);
     let source_facts = relevo_catalog::server(&source).await.map_err(failed)?;
     let target_facts = relevo_catalog::server(&target).await.map_err(failed)?;
     let flow = connect::flow_name(settings.name.as_ref(), &source_facts, &target_facts);
-    let state_failed = |error: relevo_state::StateError| CliError::failed(format!("target: {error}"));
+    let state_failed = |error| CliError::state(&error);
     let known = relevo_state::installed_version(&*target).await.map_err(state_failed)?.is_some()
         && relevo_state::flow(&*target, &flow).await.map_err(state_failed)?.is_some();
     if !known {
         return Err(CliError::failed(format!(
             "the target knows of no flow {flow}: begin it with relevo run, or give its --name"
-        )));
+        ))
+        .of_kind(NO_FLOW));
     }
     let stored = relevo_state::progress(&*target, &flow).await.map_err(state_failed)?;
     let here = (&source_facts.system_id, &source_facts.database);
     if stored.is_some_and(|stored| (&stored.source.system_id, &stored.source.database) != here) {
         return Err(CliError::refused(format!(
             "flow {flow} follows another source than the one that was given: their rows say nothing of each other"
-        )));
+        )).of_kind("other_source"));
     }
     source.close().await;
     target.close().await;
@@ -105,7 +106,7 @@ pub async fn ends(args: &CompareArgs, file: &File) -> Result<(Ends, VerifyOption
 
 /// What a comparison that failed ends the command with.
 pub fn failed(error: VerifyError) -> CliError {
-    CliError::failed(chain(&error))
+    CliError::failed(chain(&error)).of_kind(error.kind())
 }
 
 /// Prints what was found.
@@ -138,17 +139,20 @@ pub fn conclude(found: &Verification) -> Result<(), CliError> {
             "both sides differ at {} in {} rows of {tables} tables; relevo repair rewrites these rows on the target",
             found.lsn,
             found.differences()
-        )));
+        )).of_kind("rows_differ"));
     }
     if found.tables.is_empty() && found.skipped.is_empty() {
-        return Err(CliError::usage("no table of the flow was chosen: is --table right?"));
+        return Err(
+            CliError::usage("no table of the flow was chosen: is --table right?").of_kind("no_such_table")
+        );
     }
     match found.skipped.len() {
         0 => Ok(()),
         count => Err(CliError::failed(format!(
             "{count} tables could not be compared; the others are equal at {}",
             found.lsn
-        ))),
+        ))
+        .of_kind("tables_skipped")),
     }
 }
 

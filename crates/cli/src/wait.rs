@@ -87,7 +87,7 @@ pub async fn run(args: &WaitArgs, file: &File) -> Result<(), CliError> {
             if args.json {
                 seen.show(true, false, waited)?;
             }
-            Err(CliError::failed(seen.in_vain(settings.timeout)))
+            Err(CliError::failed(seen.in_vain(settings.timeout)).of_kind("not_reached"))
         }
     }
 }
@@ -134,11 +134,9 @@ async fn mark(source: &ConnInfo) -> Result<Goal, Trouble> {
     let session = session(source, Side::Source).await?;
     let answer = async {
         let facts = relevo_catalog::server(&session).await;
-        let facts = facts.map_err(|error| CliError::failed(format!("source: {}", chain(&error))))?;
-        let failed = |error| {
-            let why = relevo_connect::describe(&error);
-            CliError::failed(format!("source: marking the present position: {why}"))
-        };
+        let facts = facts
+            .map_err(|error| CliError::failed(format!("source: {}", chain(&error))).of_kind(error.kind()))?;
+        let failed = |error| CliError::sql(Side::Source, "marking the present position", &error);
         session.batch_execute(FLUSH).await.map_err(failed)?;
         let row = session.query_one(MARK, &[]).await.map_err(failed)?;
         let lsn = SourceLsn::new(row.get::<_, PgLsn>(0).into());
@@ -170,7 +168,9 @@ async fn flow_of(settings: &WaitSettings, goal: &Goal, target: &SqlSession) -> R
     let derived = match (&settings.name, &goal.source) {
         (None, Some((system_id, database))) => {
             let facts = relevo_catalog::server(target).await;
-            let facts = facts.map_err(|error| CliError::failed(format!("target: {}", chain(&error))))?;
+            let facts = facts.map_err(|error| {
+                CliError::failed(format!("target: {}", chain(&error))).of_kind(error.kind())
+            })?;
             Some(FlowName::derive((system_id, database), (&facts.system_id, &facts.database)))
         }
         _ => None,
@@ -185,7 +185,7 @@ impl Seen {
         goal: &Goal,
         target: &SqlSession,
     ) -> Result<(), CliError> {
-        let failed = |error: relevo_state::StateError| CliError::failed(format!("target: {error}"));
+        let failed = |error| CliError::state(&error);
         let flow = match self.flow.clone() {
             Some(flow) => flow,
             None => self.flow.insert(flow_of(settings, goal, target).await?).clone(),
@@ -301,5 +301,5 @@ fn same_source(
         "flow {flow} follows database {:?} of the server with system identifier {}, but --source is database {database:?} \
          of {system_id}: their positions cannot be compared; name the flow's own source",
         source.database, source.system_id
-    )))
+    )).of_kind("other_source"))
 }

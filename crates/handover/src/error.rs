@@ -1,6 +1,7 @@
 //! What can go wrong while a hand-over is worked on.
 
 use relevo_connect::{ConnectError, describe};
+use relevo_model::Fault;
 use relevo_source::SourceError;
 use relevo_state::StateError;
 use thiserror::Error;
@@ -149,6 +150,29 @@ pub enum HandoverError {
 }
 
 impl HandoverError {
+    /// A short stable word for it, as in [`relevo_model::Fault::kind`].
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.kind(),
+            Self::Connect { source, .. } => source.kind(),
+            Self::Sql { source, .. } => relevo_connect::kind(source),
+            Self::State { source, .. } => source.kind(),
+            Self::Catalog { source, .. } => source.kind(),
+            Self::Snapshot { source, .. } => source.kind(),
+            Self::Source { source, .. } => source.kind(),
+            Self::FenceWaits { .. } => "fence_waits",
+            Self::TooSlow { .. } => "standby_too_slow",
+            Self::NotTakenBack { .. } => "not_taken_back",
+            Self::PrimaryLives { .. } => "primary_lives",
+            Self::Overtaken { .. } => "role_moved",
+            Self::Verify { source, .. } => source.kind(),
+            Self::File { .. } => "file",
+            Self::Name(_) => "node_name",
+            Self::Waited(_) => "handover_waits",
+        }
+    }
+
     pub(crate) fn sql(node: &str, action: &str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |source| Self::Sql { node: node.to_owned(), action: action.to_owned(), source }
     }
@@ -167,5 +191,25 @@ impl HandoverError {
 
     pub(crate) fn slot(node: &str) -> impl FnOnce(SourceError) -> Self {
         move |source| Self::Source { node: node.to_owned(), source: Box::new(source) }
+    }
+}
+
+impl Refusal {
+    /// A short stable word for it, as in [`relevo_model::Fault::kind`].
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::NoSuchNode { .. } => "no_such_node",
+            Self::NotInitialised { .. } => "no_primary",
+            Self::Contested { .. } => "contested_role",
+            Self::WrongNode { .. } => "wrong_node",
+            Self::Unreachable { .. } => "node_unreachable",
+            Self::NotReady { .. } => "node_not_ready",
+            Self::PrimaryLives { .. } => "primary_lives",
+            Self::Behind { .. } => "standby_behind",
+            Self::Interrupted { .. } => "switchover_interrupted",
+            Self::CannotFence { .. } => "cannot_fence",
+            Self::CannotRejoin { .. } => "cannot_rejoin",
+        }
     }
 }

@@ -7,6 +7,7 @@
 mod batch;
 mod change;
 mod flow;
+mod kinds;
 mod lsn;
 mod port;
 mod relation;
@@ -15,6 +16,7 @@ mod time;
 pub use batch::{Batch, Batcher, TransactionPart};
 pub use change::{Cell, Change, OldRow, Origin, Row, TransactionHeader, Xid};
 pub use flow::{FlowName, FlowNameError};
+pub use kinds::{KINDS, is_kind};
 pub use lsn::{LsnParseError, SourceLsn, TargetLsn};
 pub use port::{
     Applied, ChangeSource, ChangeTarget, Fault, FaultClass, Feedback, FlushProbe, HELD, Progress, Side,

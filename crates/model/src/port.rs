@@ -54,7 +54,8 @@ pub trait Fault: Error + Send + Sync + 'static {
     fn class(&self) -> FaultClass;
     /// The end that it arose at.
     fn side(&self) -> Side;
-    /// A short stable word for it, the `kind` label of `relevo_errors_total`: `snake_case`.
+    /// The stable word for it, one of [`KINDS`](crate::KINDS): the `kind` label of `relevo_errors_total`, and the code by
+    /// which docs/errors.md explains it.
     fn kind(&self) -> &'static str;
 }
 

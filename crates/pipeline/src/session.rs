@@ -15,7 +15,7 @@ use std::future::ready;
 use std::time::Duration;
 
 use relevo_model::{
-    Applied, Batch, Batcher, ChangeSource, ChangeTarget, Feedback, FlushProbe, SourceEvent, SourceLsn,
+    Applied, Batch, Batcher, ChangeSource, ChangeTarget, Fault, Feedback, FlushProbe, SourceEvent, SourceLsn,
     TargetLsn, Timestamp,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -403,7 +403,7 @@ impl<S: ChangeSource> Session<'_, S> {
             match timeout_at(durable_until, self.probe.flushed()).await {
                 Ok(Ok(flushed)) => self.flushed(flushed),
                 Ok(Err(error)) => {
-                    warn!("what was applied last is not confirmed: {}", error.text());
+                    warn!(kind = error.kind(), "what was applied last is not confirmed: {}", error.text());
                     break;
                 }
                 Err(_) => {
@@ -439,7 +439,9 @@ impl<S: ChangeSource> Session<'_, S> {
         let result = timeout_at(until, self.apply.result()).await;
         match result.map(|applied| applied.and_then(|applied| self.applied(applied))) {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!("the batch in hand was not applied: {}", error.text()),
+            Ok(Err(error)) => {
+                warn!(kind = error.kind(), "the batch in hand was not applied: {}", error.text())
+            }
             Err(_) => info!("the batch in hand did not commit in time; it comes again after the next start"),
         }
     }

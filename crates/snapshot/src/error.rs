@@ -241,7 +241,7 @@ impl Fault for SnapshotError {
             Self::Connect(error) => error.kind(),
             Self::Sql { source, .. } => kind(source),
             Self::Statement { .. } => "schema_statement",
-            Self::State { source, .. } => source.sql_error().map_or("state", kind),
+            Self::State { source, .. } => source.kind(),
             Self::Catalog { source, .. } => source.kind(),
             Self::Refused { findings } => findings.first().map_or("copy_refused", |finding| finding.check),
             Self::PgDumpMissing { .. } => "pg_dump_missing",

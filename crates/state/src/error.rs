@@ -40,6 +40,16 @@ impl StateError {
         move |source| Self::Sql { action, source }
     }
 
+    /// A short stable word for it, as in [`relevo_model::Fault::kind`].
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sql { source, .. } => relevo_connect::kind(source),
+            Self::NewerSchema { .. } => "newer_schema",
+            Self::Corrupt { .. } => "state_corrupt",
+        }
+    }
+
     /// The server's error, when there is one: what a caller classifies by.
     #[must_use]
     pub fn sql_error(&self) -> Option<&tokio_postgres::Error> {

@@ -284,22 +284,6 @@ impl TargetError {
             if is_read_only(&source) { Self::ReadOnly { source } } else { Self::Session { action, source } }
         }
     }
-
-    /// What the server said, when it said something.
-    fn sql_error(&self) -> Option<&tokio_postgres::Error> {
-        match self {
-            Self::State { source } => source.sql_error(),
-            Self::ReplicaRole { source }
-            | Self::ProgressMoved { source, .. }
-            | Self::NotCopied { source, .. }
-            | Self::TableAltered { source, .. }
-            | Self::ReadOnly { source }
-            | Self::Change { source, .. }
-            | Self::Set { source, .. }
-            | Self::Session { source, .. } => Some(source),
-            _ => None,
-        }
-    }
 }
 
 /// A transaction may not write here: 25006, or on a physical standby the refusal of BEGIN READ WRITE
@@ -394,8 +378,9 @@ impl Fault for TargetError {
             Self::Connect(error) => error.kind(),
             Self::TableAltered { .. } | Self::Change { outdated: true, .. } => "table_altered",
             Self::Catalog { source, .. } => source.kind(),
-            Self::State { .. } | Self::Change { .. } | Self::Set { .. } | Self::Session { .. } => {
-                self.sql_error().map_or("state_corrupt", kind)
+            Self::State { source, .. } => source.kind(),
+            Self::Change { source, .. } | Self::Set { source, .. } | Self::Session { source, .. } => {
+                kind(source)
             }
             Self::ReplicaRole { .. } => "replica_role",
             Self::NoProgress { .. } => "no_progress",

@@ -25,6 +25,15 @@ pub enum TelemetryError {
 }
 
 impl TelemetryError {
+    /// A short stable word for it, as in [`relevo_model::Fault::kind`].
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Listen { .. } => "http_listen",
+            Self::Metric(_) => "internal",
+        }
+    }
+
     pub(crate) fn listen(address: &str, source: io::Error) -> Self {
         let hint = match source.kind() {
             io::ErrorKind::AddrInUse => ": the port is in use, perhaps by another Relevo or exporter",

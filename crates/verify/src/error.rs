@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relevo_catalog::CatalogError;
 use relevo_connect::{ConnectError, describe};
-use relevo_model::{FlowName, Side, SourceLsn};
+use relevo_model::{Fault, FlowName, Side, SourceLsn};
 use relevo_source::SourceError;
 use relevo_state::StateError;
 use thiserror::Error;
@@ -108,6 +108,25 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
+    /// A short stable word for it, as in [`relevo_model::Fault::kind`].
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(error) => error.kind(),
+            Self::Slot(error) => error.kind(),
+            Self::State(error) => error.kind(),
+            Self::Catalog { source, .. } => source.kind(),
+            Self::Sql { source, .. } => relevo_connect::kind(source),
+            Self::NobodyApplies { .. } => "nobody_applies",
+            Self::InUse { .. } => "verify_in_use",
+            Self::NotStreaming { .. } => "not_streaming",
+            Self::OlderSchema { .. } => "older_schema",
+            Self::Waits { .. } => "snapshot_waits",
+            Self::NotReached { .. } => "not_reached",
+            Self::Disturbed { .. } => "disturbed",
+        }
+    }
+
     pub(crate) fn sql(side: Side, action: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
         let action = action.into();
         move |source| Self::Sql { side, action, source }

@@ -6,6 +6,7 @@ mod documents;
 mod endpoints;
 mod line;
 mod logged;
+mod offline;
 mod readme;
 mod settings;
 mod terminal;

@@ -59,7 +59,9 @@ pub async fn run(args: &HistoryArgs, file: &File) -> Result<(), CliError> {
     let cluster = file.cluster()?;
     let observed = observe(&cluster).await;
     if observed.all_seen().next().is_none() {
-        return Err(CliError::failed("no node answers; relevo history asks them all"));
+        return Err(
+            CliError::failed("no node answers; relevo history asks them all").of_kind("no_node_answers")
+        );
     }
     // A node may have died before it learnt how it ended: of the same hand-over the one that knows more counts.
     let mut all: BTreeMap<&str, &HandoverRecord> = BTreeMap::new();

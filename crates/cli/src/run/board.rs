@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::error::with_kind;
 use crate::output;
 use crate::run::lines::Lines;
 use crate::run::progress::CopyBar;
@@ -212,12 +213,17 @@ impl FlowBoard {
 
     /// An attempt to begin failed; another one follows.
     pub fn start_failed(&self, side: Side, kind: &str, text: &str) {
+        self.error(side, kind, text);
+    }
+
+    fn error(&self, side: Side, kind: &str, text: &str) {
+        debug_assert!(relevo_model::is_kind(kind), "{kind} is not in relevo_model::KINDS");
         self.board.error(Some(side), kind, text);
     }
 
     /// Something is wrong on the source that does not stop the flow.
     pub fn source_error(&self, kind: &str, text: &str) {
-        self.board.error(Some(Side::Source), kind, text);
+        self.error(Side::Source, kind, text);
     }
 
     /// The source was asked where its WAL ends and what time it is.
@@ -332,8 +338,8 @@ impl FlowObserver for FlowBoard {
             }
             FlowEvent::TargetAlive => self.board.contact(Side::Target),
             FlowEvent::Failed { side, kind, text, .. } => {
-                *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
-                self.board.error(Some(side), kind, text);
+                *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(with_kind(text, kind));
+                self.error(side, kind, text);
             }
             FlowEvent::Reconnect { side } => self.board.metrics().reconnect(side),
         }
@@ -394,8 +400,8 @@ impl CopyObserver for FlowBoard {
                 self.say("table_ready", || json!({ "table": table.to_string() }));
             }
             CopyEvent::Repeated { table, side, kind, message } => {
-                self.board.error(Some(side), kind, message);
-                warn!(%table, "copy: trying again: {message}");
+                self.error(side, kind, message);
+                warn!(%table, %side, kind, "copy: trying again: {message}");
                 self.say("table_again", || {
                     json!({ "table": table.to_string(), "side": side.to_string(), "kind": kind, "message": message })
                 });

@@ -217,7 +217,7 @@ impl Copy<'_> {
     /// Writes the state down for `relevo status`; the copy goes on without it.
     async fn note(&self, state: FlowState) {
         if let Err(error) = state::set_state(&*self.sides.target, &self.flow, state, None).await {
-            warn!(%error, "the flow's state could not be written down");
+            warn!(kind = error.kind(), %error, "the flow's state could not be written down");
         }
     }
 
@@ -297,7 +297,12 @@ impl Copy<'_> {
         };
         match timeout(DROP_LIMIT, work).await {
             Ok(Ok(())) => {}
-            Ok(Err(fault)) => warn!(slot = name, "the slot of the interrupted copy stays: {}", fault.text),
+            Ok(Err(fault)) => warn!(
+                slot = name,
+                kind = fault.kind,
+                "the slot of the interrupted copy stays: {}",
+                fault.text
+            ),
             Err(_) => warn!(
                 slot = name,
                 "the slot of the interrupted copy stays: the source did not answer in time"

@@ -43,11 +43,8 @@ impl StartFault {
     /// Schema `relevo` of that side could not be read or written.
     pub fn state(side: Side) -> impl FnOnce(StateError) -> Self {
         move |error| {
-            let (class, kind) = match error.sql_error() {
-                Some(sql) => (relevo_connect::classify(sql), relevo_connect::kind(sql)),
-                None => (FaultClass::Refused, "state"),
-            };
-            Self { side, class, kind, text: format!("{side}: {error}") }
+            let class = error.sql_error().map_or(FaultClass::Refused, relevo_connect::classify);
+            Self { side, class, kind: error.kind(), text: format!("{side}: {error}") }
         }
     }
 
@@ -64,7 +61,10 @@ impl StartFault {
         let line = |finding: &Finding| {
             let side = finding.side.map_or(String::new(), |side| format!("{side}: "));
             let subject = finding.subject.as_ref().map_or(String::new(), |subject| format!("{subject}: "));
-            let remedy = finding.remedy.as_ref().map_or(String::new(), |remedy| format!(" → {remedy}"));
+            let remedy = finding
+                .remedy
+                .as_ref()
+                .map_or(String::new(), |remedy| format!(" → {}", remedy.replace('\n', " ")));
             format!("{side}{subject}{}{remedy}", finding.message)
         };
         // A side that was lost while it was asked passes no verdict, and those of the other one may stand on half the facts.
@@ -94,10 +94,7 @@ impl StartFault {
 
 impl From<StartFault> for CliError {
     fn from(fault: StartFault) -> Self {
-        match fault.class {
-            FaultClass::Refused => CliError::Refused(fault.text),
-            FaultClass::Transient | FaultClass::Blocked => CliError::Failed(fault.text),
-        }
+        CliError::of_class(fault.class, fault.text).of_kind(fault.kind)
     }
 }
 

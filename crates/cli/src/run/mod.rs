@@ -48,7 +48,7 @@ use self::sides::Started;
 use self::stream::Coming;
 use self::watch_tables::TableWatch;
 use crate::args::RunArgs;
-use crate::error::{CliError, chain};
+use crate::error::{CliError, OUTPUT, chain, with_kind};
 use crate::settings::{File, RunSettings};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -71,7 +71,8 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
     };
     let shutdown = CancellationToken::new();
     listen_for_signals(&shutdown)?;
-    let telemetry = |error: relevo_telemetry::TelemetryError| CliError::failed(chain(&error));
+    let telemetry =
+        |error: relevo_telemetry::TelemetryError| CliError::failed(chain(&error)).of_kind(error.kind());
     let board = Board::new(Identity {
         name: settings.flow.name.as_ref().map_or(String::new(), ToString::to_string),
         node: place.as_ref().map(|place| place.me.clone()),
@@ -98,7 +99,7 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
     let (lines, writer) = match args.json {
         true => Lines::start()
             .map(|(lines, writer)| (Some(lines), Some(writer)))
-            .map_err(|error| CliError::failed(format!("standard output: {error}")))?,
+            .map_err(|error| CliError::failed(format!("standard output: {error}")).of_kind(OUTPUT))?,
         false => (None, None),
     };
     let board = Arc::new(FlowBoard::new(board, lines.clone()));
@@ -112,7 +113,9 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
     };
     match &result {
         Ok(()) => board.set_state(FlowState::Stopped, None),
-        Err(error) => board.set_state(FlowState::Failed, Some(error.to_string())),
+        Err(error) => {
+            board.set_state(FlowState::Failed, Some(with_kind(&error.to_string(), error.kind())));
+        }
     }
     end.cancel();
     end_helpers(helpers).await;
@@ -264,14 +267,14 @@ async fn begin(
         board.copy_ended();
         board.start_failed(fault.side, fault.kind, &fault.text);
         if shutdown.is_cancelled() {
-            warn!(side = %fault.side, "stopped while beginning: {}", fault.text);
+            warn!(side = %fault.side, kind = fault.kind, "stopped while beginning: {}", fault.text);
             return Ok(None);
         }
         if fault.class != FaultClass::Transient {
             return Err(fault.into());
         }
         error!(side = %fault.side, kind = fault.kind, retry_in = ?pause, "{}", fault.text);
-        board.set_state(FlowState::Preparing, Some(fault.text));
+        board.set_state(FlowState::Preparing, Some(with_kind(&fault.text, fault.kind)));
         tokio::select! {
             () = shutdown.cancelled() => return Ok(None),
             () = alive(board, sleep(pause)) => {}
@@ -295,7 +298,9 @@ async fn alive<F: Future>(board: &FlowBoard, future: F) -> F::Output {
 
 /// SIGTERM and SIGINT ask the flow to end; it then has 5 seconds and does not need them.
 fn listen_for_signals(shutdown: &CancellationToken) -> Result<(), CliError> {
-    let failed = |error: std::io::Error| CliError::failed(format!("signals cannot be received: {error}"));
+    let failed = |error: std::io::Error| {
+        CliError::failed(format!("signals cannot be received: {error}")).of_kind("system")
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let shutdown = shutdown.clone();

@@ -57,9 +57,9 @@ impl Watch {
             };
             if let Err(error) = end {
                 if outage {
-                    debug!(%error, "the source still cannot be watched");
+                    debug!(kind = error.kind(), %error, "the source still cannot be watched");
                 } else {
-                    warn!(%error, "the source cannot be watched; lag grows until it answers again");
+                    warn!(kind = error.kind(), %error, "the source cannot be watched; lag grows until it answers again");
                 }
                 outage = true;
             }
@@ -82,19 +82,23 @@ impl Watch {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            timeout(ANSWER_LIMIT, self.look(&session))
-                .await
-                .map_err(|_| CliError::failed("the source did not answer in time"))??;
+            timeout(ANSWER_LIMIT, self.look(&session)).await.map_err(|_| {
+                CliError::failed("the source did not answer in time").of_kind("source_silent")
+            })??;
             *outage = false;
-            timeout(ANSWER_LIMIT, self.publications.look(&session))
-                .await
-                .map_err(|_| CliError::failed("the source did not say what it publishes in time"))??;
+            timeout(ANSWER_LIMIT, self.publications.look(&session)).await.map_err(|_| {
+                CliError::failed("the source did not say what it publishes in time").of_kind("source_silent")
+            })??;
             if last_heartbeat.is_none_or(|last| last.elapsed() >= self.heartbeat_interval) {
                 timeout(ANSWER_LIMIT, session.execute(HEARTBEAT, &[]))
                     .await
-                    .map_err(|_| CliError::failed("the source did not take the heartbeat in time"))?
+                    .map_err(|_| {
+                        CliError::failed("the source did not take the heartbeat in time")
+                            .of_kind("source_silent")
+                    })?
                     .map_err(|error| {
                         CliError::failed(format!("heartbeat: {}", relevo_connect::describe(&error)))
+                            .of_kind(relevo_connect::kind(&error))
                     })?;
                 *last_heartbeat = Some(Instant::now());
             }
@@ -105,7 +109,7 @@ impl Watch {
         let row = session
             .query_one(POSITION, &[])
             .await
-            .map_err(|error| CliError::failed(relevo_connect::describe(&error)))?;
+            .map_err(|error| CliError::sql(Side::Source, "asking for positions", &error))?;
         let position: PgLsn = row.get(0);
         self.board.source_polled(SourceLsn::new(position.into()), row.get::<_, SystemTime>(1).into());
         let slot =

@@ -18,9 +18,11 @@ use tracing::{error, info, warn};
 use self::eyes::{Eyes, Own};
 use super::{board::FlowBoard, end_helpers, follow};
 use crate::args::RunArgs;
-use crate::error::{CliError, chain};
+use crate::error::{CliError, chain, with_kind};
 use crate::settings::{File, RunSettings};
 
+/// The kind of what keeps a node from having anything to do.
+const WAITS: &str = "node_waits";
 /// How often it is looked whether the role has moved.
 const LOOK: Duration = Duration::from_millis(200);
 /// How often the guards are looked at: tables may come at any time.
@@ -165,8 +167,8 @@ impl Life<'_> {
             Duty::Follow { epoch, .. } => self.board.set_role(Role::Standby, *epoch),
             Duty::Wait { role, epoch, why } => {
                 self.board.set_role(*role, *epoch);
-                self.board.set_state(FlowState::Failed, Some(why.clone()));
-                self.tell(why.clone(), |text| warn!("{text}"));
+                self.board.set_state(FlowState::Failed, Some(with_kind(why, WAITS)));
+                self.tell(why.clone(), |text| warn!(kind = WAITS, "{text}"));
             }
         }
     }
@@ -324,7 +326,7 @@ impl Life<'_> {
         let settings = match self.place.settings(source) {
             Ok(settings) => settings,
             Err(error) => {
-                self.tell(error.to_string(), |text| error!("{text}"));
+                self.tell(error.to_string(), |text| error!(kind = error.kind(), "{text}"));
                 sleep(PAUSE).await;
                 return;
             }
@@ -356,8 +358,8 @@ impl Life<'_> {
             // What ends because the role has moved is no error.
             && !self.duty_changes(eyes, duty).await
         {
-            self.board.set_state(FlowState::Failed, Some(error.to_string()));
-            self.tell(error.to_string(), |text| error!("{text}"));
+            self.board.set_state(FlowState::Failed, Some(with_kind(&error.to_string(), error.kind())));
+            self.tell(error.to_string(), |text| error!(kind = error.kind(), "{text}"));
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = sleep(PAUSE) => {}

@@ -233,8 +233,7 @@ pub async fn stream(
         hold,
         ..FlowOptions::default()
     };
-    Flow::run(ends, options, board.as_ref(), shutdown).await.map_err(|error| match error.class() {
-        FaultClass::Refused => CliError::refused(error.text()),
-        FaultClass::Transient | FaultClass::Blocked => CliError::failed(error.text()),
-    })
+    Flow::run(ends, options, board.as_ref(), shutdown)
+        .await
+        .map_err(|error| CliError::of_class(error.class(), error.text()).of_kind(error.kind()))
 }

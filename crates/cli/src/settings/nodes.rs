@@ -134,6 +134,7 @@ impl File {
             "the configuration file names no node {node:?}: it names {}",
             known.join(", ")
         ))
+        .of_kind("no_such_node")
     }
 
     /// What a hand-over goes by.

@@ -9,9 +9,12 @@ use crate::output;
 /// How many tables that are under way the text shows.
 const SHOWN_TABLES: usize = 20;
 
-/// What is noted.
-pub fn progress(tables: &[TableRecord], pace: CopyPace) -> CopyProgress {
-    let unsigned = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok());
+fn unsigned(count: Option<i64>) -> Option<u64> {
+    count.and_then(|count| u64::try_from(count).ok())
+}
+
+/// What is noted of each table.
+pub fn each(tables: &[TableRecord]) -> Vec<TableProgress> {
     let table = |record: &TableRecord| TableProgress {
         name: format!("{}.{}", record.schema, record.name),
         state: match record.state {
@@ -24,7 +27,12 @@ pub fn progress(tables: &[TableRecord], pace: CopyPace) -> CopyProgress {
         bytes: unsigned(record.copied_bytes).unwrap_or(0),
         total_bytes_estimate: unsigned(record.total_bytes),
     };
-    let tables: Vec<TableProgress> = tables.iter().map(table).collect();
+    tables.iter().map(table).collect()
+}
+
+/// What is noted of all.
+pub fn progress(tables: &[TableRecord], pace: CopyPace) -> CopyProgress {
+    let tables = each(tables);
     let lacks_rows = tables.iter().any(|table| table.state < TableState::Copied);
     CopyProgress {
         phase: if lacks_rows { "rows" } else { "indexes" }.to_owned(),

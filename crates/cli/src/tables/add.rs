@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 
 use relevo_catalog::{Finding, Pattern, Selection, Severity, TableName};
+use relevo_model::Fault;
 use relevo_snapshot::{CopyOptions, CopyPlan, Creation, SchemaMode, SnapshotError, Split};
 use serde::Serialize;
 
@@ -87,10 +88,10 @@ async fn register(flow: &mut Flow, tables: &BTreeSet<TableName>) -> Result<Added
             "{} has no partition yet, so there is nothing to copy and nothing to follow: create one on the source (and on \
              the target, if it has the table) first; nothing was changed",
             listed(hollow)
-        ))),
+        )).of_kind("no_partitions")),
         (Err(refusal @ SnapshotError::Refused { .. }), Some(why)) => Err(CliError::refused(format!(
             "{refusal}; it could not be made from the source's schema: {why}; nothing was changed"
-        ))),
+        )).of_kind(refusal.kind())),
         (Err(error), _) => Err(CliError::from_fault(&error)),
     }
 }
@@ -144,7 +145,7 @@ fn choose(flow: &Flow, patterns: &[Pattern]) -> Result<Chosen, CliError> {
                 "{pattern} names only tables that the configuration leaves out ({}): change its include and exclude \
                  patterns, of relevo run as well, and add them then; nothing was changed",
                 listed(excluded)
-            )));
+            )).of_kind("table_excluded"));
         }
         chosen.new.extend(new.into_iter().cloned());
         chosen.part_already.extend(part.into_iter().cloned());

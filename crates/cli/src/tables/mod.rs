@@ -13,14 +13,14 @@ use std::path::PathBuf;
 
 use relevo_catalog::{Pattern, Selection, TableInfo, TableName};
 use relevo_connect::SqlSession;
-use relevo_model::{FlowName, Side};
+use relevo_model::FlowName;
 use relevo_source::inspect_slot;
 use relevo_state::{self as state, TableRecord};
 
 use self::trees::Trees;
 use crate::args::{TablesAction, TablesArgs};
 use crate::connect;
-use crate::error::{CliError, chain};
+use crate::error::{CliError, NO_FLOW};
 use crate::redact::redact_all;
 use crate::settings::{File, FlowSettings};
 
@@ -95,7 +95,7 @@ impl Flow {
             return Err(CliError::failed(format!(
                 "flow {name} has not begun to stream into this target: relevo run begins it, with the tables that its \
                  --include and --exclude choose; if there is another flow, give its --name"
-            )));
+            )).of_kind(NO_FLOW));
         }
         let recorded = state::tables(&*target, &name).await.map_err(state_failed)?;
         let all = relevo_catalog::user_tables(&source).await.map_err(catalog_failed)?;
@@ -129,7 +129,7 @@ impl Flow {
                  anew",
                 self.name.publication(),
                 self.name.insert_only_publication()
-            ))
+            )).of_kind("publication_missing")
         })
     }
 }
@@ -143,9 +143,9 @@ fn listed(names: impl IntoIterator<Item = impl ToString>) -> String {
 }
 
 fn catalog_failed(error: relevo_catalog::CatalogError) -> CliError {
-    CliError::failed(chain(&error))
+    CliError::catalog(&error)
 }
 
 fn state_failed(error: state::StateError) -> CliError {
-    CliError::failed(format!("{}: {error}", Side::Target))
+    CliError::state(&error)
 }

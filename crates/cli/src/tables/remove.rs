@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use relevo_catalog::{Pattern, TableName};
+use relevo_model::Side;
 use relevo_state::{self as state, FlowLock, TableState};
 use serde::Serialize;
 
@@ -51,9 +52,7 @@ async fn forget(flow: &mut Flow, tables: &BTreeSet<TableName>) -> Result<(), Cli
             alone = alone && state::try_lock(&*flow.target, &flow.name, lock).await.map_err(state_failed)?;
         }
     }
-    let sql_failed = |error: tokio_postgres::Error| {
-        CliError::failed(format!("target: forgetting tables: {}", relevo_connect::describe(&error)))
-    };
+    let sql_failed = |error: tokio_postgres::Error| CliError::sql(Side::Target, "forgetting tables", &error);
     let transaction = flow.target.transaction().await.map_err(sql_failed)?;
     let mut stay = Vec::new();
     for table in recorded {
@@ -73,7 +72,7 @@ async fn forget(flow: &mut Flow, tables: &BTreeSet<TableName>) -> Result<(), Cli
             "relevo run is copying {}: wait until relevo tables shows it as streaming, or stop relevo run and remove it \
              then; nothing was changed",
             listed(stay)
-        )));
+        )).of_kind("table_copying"));
     }
     transaction.commit().await.map_err(sql_failed)
 }

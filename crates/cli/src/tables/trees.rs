@@ -58,14 +58,15 @@ impl Trees {
                     return Err(CliError::refused(format!(
                         "{member} is a partition of {top}, which is replicated as a whole: give {top} instead; nothing \
                          was changed"
-                    )));
+                    )).of_kind("partition_alone"));
                 }
                 tops.insert(top);
             }
             if tops.is_empty() {
                 return Err(CliError::failed(format!(
                     "no table of {of} matches the pattern {pattern}; nothing was changed"
-                )));
+                ))
+                .of_kind("no_such_table"));
             }
             chosen.push((pattern, tops));
         }
@@ -106,7 +107,7 @@ mod tests {
         let one = patterns(&["public.p_1"]);
         let error = trees().chosen(&one, "the source").unwrap_err();
         assert!(
-            matches!(&error, CliError::Refused(text) if text.contains("give public.p instead")),
+            matches!(&error, CliError::Refused(said) if said.text.contains("give public.p instead")),
             "{error}"
         );
         let both = patterns(&["public.p_1", "public.p"]);

@@ -128,7 +128,8 @@ async fn the_primarys_server_is_lost_and_comes_back() {
     nodes.node("a").start().await;
     let of_a = relevos.get_mut("a").unwrap();
     let detail = "node a was the primary, and b is since epoch 2: it is fenced; type relevo rejoin a";
-    let fenced = |status: &Value| status["state"] == "failed" && status["state_detail"] == detail;
+    let shown = format!("{detail} [node_waits]");
+    let fenced = |status: &Value| status["state"] == "failed" && status["state_detail"] == shown;
     of_a.wait_for_status("the stale primary is found out", PATIENCE, fenced).await;
     assert_eq!(of_a.metrics().await.value("relevo_stale_primary"), 1.0);
     assert!(chapter().replace('\n', " ").contains(detail), "RUNBOOK.md has another text than {detail}");
