@@ -35,6 +35,7 @@ pub mod ports;
 pub mod process;
 pub mod prometheus;
 pub mod proxy;
+pub mod psql;
 pub mod relevo;
 pub mod seed;
 mod template;

@@ -23,6 +23,8 @@ pub struct Nodes {
     nodes: BTreeMap<String, Node>,
     folder: TempDir,
     spools: BTreeMap<String, Arc<TempDir>>,
+    /// The role that Relevo connects as.
+    role: String,
 }
 
 impl Nodes {
@@ -34,9 +36,17 @@ impl Nodes {
         }
         let spools = nodes.keys().map(|name| (name.clone(), new_spool())).collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let nodes = Self { nodes, folder, spools };
+        let nodes = Self { nodes, folder, spools, role: "postgres".to_owned() };
         nodes.configure("");
         nodes
+    }
+
+    /// Lets Relevo connect as another role than the superuser; its password is the same.
+    #[must_use]
+    pub fn as_role(mut self, role: &str) -> Self {
+        role.clone_into(&mut self.role);
+        self.configure("");
+        self
     }
 
     /// Writes the configuration file with more at its end.
@@ -52,7 +62,7 @@ impl Nodes {
     fn write_config(&self, port: impl Fn(&str, &Node) -> u16, more: &str) {
         let mut text = String::from("name = \"shop\"\n");
         for (name, node) in &self.nodes {
-            let url = node.url_through(port(name, node), "postgres", PASSWORD, DATABASE);
+            let url = node.url_through(port(name, node), &self.role, PASSWORD, DATABASE);
             text.push_str(&format!("[node.{name}]\nurl = \"{url}\"\n"));
         }
         text.push_str(more);
@@ -108,19 +118,25 @@ impl Nodes {
     pub async fn up(versions: &[Version], schema: &str) -> (Self, BTreeMap<String, Relevo>) {
         let nodes = Self::start(versions).await;
         nodes.node("a").sql(schema).await;
-        nodes.run(&["init", "--primary", "a"], 0).await;
+        let relevos = nodes.begin().await;
+        (nodes, relevos)
+    }
+
+    /// Makes `a` the primary and starts a Relevo beside every node; the others follow when this returns.
+    pub async fn begin(&self) -> BTreeMap<String, Relevo> {
+        self.run(&["init", "--primary", "a"], 0).await;
         let mut relevos: BTreeMap<String, Relevo> =
-            nodes.nodes.keys().map(|name| (name.clone(), nodes.relevo(name))).collect();
+            self.nodes.keys().map(|name| (name.clone(), self.relevo(name))).collect();
         for (name, relevo) in &mut relevos {
             match name.as_str() {
                 "a" => relevo.wait_for_status("a has the role", PATIENCE, |s| s["role"] == "primary").await,
                 _ => relevo.wait_until_streaming().await,
             };
         }
-        for name in nodes.nodes.keys().filter(|name| *name != "a") {
-            nodes.guarded(name).await;
+        for name in self.nodes.keys().filter(|name| *name != "a") {
+            self.guarded(name).await;
         }
-        (nodes, relevos)
+        relevos
     }
 
     /// Waits until no ordinary session can write to a node.

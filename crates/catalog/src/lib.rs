@@ -22,7 +22,7 @@ mod server;
 mod table;
 mod type_fit;
 
-pub use check::{UNANSWERED, check_both};
+pub use check::{UNANSWERED, check_both, check_nodes};
 pub use compare::{compare, identities};
 pub use error::CatalogError;
 pub use finding::{Finding, Severity, worst};

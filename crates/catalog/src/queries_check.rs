@@ -105,10 +105,52 @@ SELECT DISTINCT t.spcname::text AS name, pg_catalog.pg_tablespace_location(t.oid
 /// All tablespaces.
 pub(crate) const TABLESPACES: &str = "SELECT t.spcname::text FROM pg_catalog.pg_tablespace t";
 
-/// Whether this session may become one that skips triggers; one implicit transaction, with which it ends. By SET, as those
-/// sessions do that write: some services that run PostgreSQL for others allow their administrators that statement, and
-/// neither `set_config` nor the start-up parameter.
-pub(crate) const TRY_REPLICA_ROLE: &str = "SET LOCAL session_replication_role = replica; SELECT 1";
+/// The schemas among `$1` in which the role, or an owner at the same place of `$2` that it can act for, may not create.
+/// `$3`: by which privilege one role acts for another, `MEMBER` or (since version 16) `SET`.
+pub(crate) const CLOSED_SCHEMAS: &str = "
+SELECT DISTINCT n.nspname::text AS schema, r.rolname::text AS role
+  FROM ROWS FROM (unnest($1::text[]), unnest($2::text[])) AS w (schema, owner)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+  JOIN pg_catalog.pg_roles r ON r.rolname IN (w.owner, current_user)
+ WHERE NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'CREATE')
+   AND (r.rolname = current_user OR pg_catalog.pg_has_role(r.oid, $3))
+ ORDER BY 1, 2";
+
+/// Those of the roles `$1` that the role cannot give anything to. `$2`: as above.
+pub(crate) const STRANGERS: &str = "
+SELECT r.rolname::text, r.rolsuper
+  FROM pg_catalog.pg_roles r
+ WHERE r.rolname = ANY ($1::text[]) AND NOT pg_catalog.pg_has_role(r.oid, $2)
+ ORDER BY 1";
+
+/// Of the database: its owner, whether that is a superuser, whether the role is or is a member of it, and who should own
+/// it instead of a superuser: the role that owns most tables and is none itself.
+pub(crate) const DATABASE_OWNER: &str = "
+SELECT o.rolname::text AS owner, o.rolsuper AS superuser, pg_catalog.pg_has_role(o.oid, 'USAGE') AS owns,
+       (SELECT r.rolname::text
+          FROM pg_catalog.pg_class c
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_catalog.pg_roles r ON r.oid = c.relowner AND NOT r.rolsuper
+         WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%'
+           AND n.nspname NOT IN ('information_schema', 'relevo')
+         GROUP BY r.rolname ORDER BY count(*) DESC, r.rolname LIMIT 1) AS better
+  FROM pg_catalog.pg_database d
+  JOIN pg_catalog.pg_roles o ON o.oid = d.datdba
+ WHERE d.datname = pg_catalog.current_database()";
+
+/// The tables that the role could not guard, as whoever sets a fence sees them: of users, permanent or unlogged, of
+/// extensions only those that the role owns.
+pub(crate) const UNGUARDED: &str = "
+SELECT n.nspname::text AS schema, c.relname::text AS name, o.rolname::text AS owner, o.rolsuper AS owner_superuser
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_roles o ON o.oid = c.relowner
+ WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
+   AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'relevo')
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                      AND d.deptype = 'e')
+ ORDER BY 1, 2";
 
 /// Whether schema `relevo` is there, and whether the role may use it and create in it.
 pub(crate) const RELEVO_SCHEMA: &str = "

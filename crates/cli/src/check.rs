@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use relevo_catalog::{Finding, Severity, check_both, worst};
+use relevo_catalog::{Finding, Severity, check_both, check_nodes, worst};
 use relevo_model::Side;
 use serde::Serialize;
 
@@ -43,6 +43,11 @@ pub async fn run(args: &CheckArgs, file: &File) -> Result<(), CliError> {
             findings.extend(
                 check_both(source, target, &tables.selection, tables.via_partition_root, &flow).await,
             );
+            // Each of two nodes must be able to do what the other does now.
+            if file.standing().is_some() {
+                let nodes = check_nodes((source, source_facts), (target, target_facts), &findings).await;
+                findings.extend(nodes);
+            }
             findings
                 .push(pg_dump(file.pg_dump(args.pg_dump.as_deref()).as_deref(), source_facts.major()).await);
             name = Some(flow.to_string());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use relevo_catalog::ServerFacts;
-use relevo_connect::{SessionSettings, SqlSession, connect_sql};
+use relevo_connect::{ReplicaRole, SessionSettings, SqlSession, act_as_replica, connect_sql};
 use relevo_model::{Side, SourceIdentity, SourceLsn, Timestamp};
 use relevo_state::{self as state, HandoverRecord, NodeRecord};
 use tokio::task::JoinSet;
@@ -128,7 +128,7 @@ pub(crate) async fn connect(cluster: &Cluster, node: &str) -> Result<SqlSession,
         .map_err(|source| HandoverError::Connect { node: node.to_owned(), source: Box::new(source) })?;
     // A role that may not do this is no role for a standby, which is said where it applies; here it only keeps the triggers
     // of users, event triggers too, from acting when guards are made.
-    match session.batch_execute(sql::REPLICA_ROLE).await {
+    match act_as_replica(&session, ReplicaRole::Session).await {
         Err(error) if error.as_db_error().is_none() => {
             Err(HandoverError::sql(node, "setting up the session")(error))
         }

@@ -94,9 +94,6 @@ pub(crate) const DROP_SLOT: &str = "SELECT pg_catalog.pg_drop_replication_slot(s
 pub(crate) const DATABASE: &str = "SELECT pg_catalog.current_database()::text, r.rolsuper \
      FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
 
-/// Neither the guard nor the triggers and event triggers of users act in our sessions.
-pub(crate) const REPLICA_ROLE: &str = "SET session_replication_role = replica";
-
 /// Sequences that belong to a column by which an index begins, so that its greatest value is found at once: sequence, table
 /// and column as SQL, and whether it goes upwards.
 pub(crate) const OWNED_SEQUENCES: &str = "

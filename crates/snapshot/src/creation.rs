@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use relevo_catalog::{TableInfo, TableName};
-use relevo_connect::SqlSession;
+use relevo_connect::{ReplicaRole, SqlSession, act_as_replica};
 use relevo_model::Side;
 use relevo_state::NewStatement;
 use tokio_postgres::{Client, Row};
@@ -41,10 +41,9 @@ impl Creation {
 
     /// Makes them, in the open transaction.
     pub(crate) async fn run(&self, target: &SqlSession) -> Result<(), SnapshotError> {
-        target
-            .batch_execute(sql::AS_A_COPY)
-            .await
-            .map_err(SnapshotError::target_sql("preparing the session"))?;
+        let error = || SnapshotError::target_sql("preparing the session");
+        act_as_replica(target, ReplicaRole::Transaction).await.map_err(error())?;
+        target.batch_execute(sql::AS_A_COPY).await.map_err(error())?;
         run_all(&self.before, target, || ()).await
     }
 

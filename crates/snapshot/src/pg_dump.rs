@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use relevo_catalog::TableName;
-use relevo_connect::ConnInfo;
+use relevo_connect::{ConnInfo, RIGHTS_SCHEMA};
 use relevo_model::Side;
 
 use crate::SnapshotError;
@@ -95,6 +95,7 @@ impl PgDump {
         command
             .env("PGOPTIONS", options)
             .args(["--schema-only", "--format=plain", "--no-password", "--exclude-schema=relevo"])
+            .arg(format!("--exclude-schema={RIGHTS_SCHEMA}"))
             .args(["--no-publications", "--no-subscriptions"])
             .arg(format!("--encoding={encoding}"))
             .args(snapshot.map(|snapshot| format!("--snapshot={snapshot}")))

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use relevo_connect::{Canceller, SessionSettings, SqlSession, connect_sql};
+use relevo_connect::{Canceller, ReplicaRole, SessionSettings, SqlSession, act_as_replica, connect_sql};
 use relevo_model::{FlowName, Side};
 use relevo_state::{self as state, FlowLock, StateError};
 
@@ -91,8 +91,7 @@ impl<'o> Sessions<'o> {
             .with("check_function_bodies", "off")
             .with("synchronous_commit", "off");
         let session = self.open(Side::Target, &settings).await?;
-        session
-            .batch_execute(sql::REPLICA_ROLE)
+        act_as_replica(&session, ReplicaRole::Session)
             .await
             .map_err(SnapshotError::target_sql("setting session_replication_role"))?;
         if encoding_of(&session, Side::Target).await? == SQL_ASCII {

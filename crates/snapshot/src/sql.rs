@@ -47,14 +47,9 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint AS c
        pg_catalog.has_table_privilege(t.oid, 'UPDATE, DELETE, TRUNCATE')
 FROM (SELECT (($1::text)::pg_catalog.regclass)::pg_catalog.oid) AS t (oid)";
 
-/// Keeps triggers and foreign keys from acting in this session. A statement, not a start-up parameter: services that run
-/// PostgreSQL for others let their administrators SET it, and refuse it in the startup packet.
-pub(crate) const REPLICA_ROLE: &str = "SET session_replication_role = replica";
-
-/// In a transaction: what is created is created as by a session of the copy.
-pub(crate) const AS_A_COPY: &str = "
-SET LOCAL session_replication_role = replica; SET LOCAL check_function_bodies = off;
-SET LOCAL client_min_messages = warning";
+/// In a transaction that acts as one that replicates: what is created is created as by a session of the copy.
+pub(crate) const AS_A_COPY: &str =
+    "SET LOCAL check_function_bodies = off; SET LOCAL client_min_messages = warning";
 
 /// Makes the transaction one that has something to commit, and so to flush.
 pub(crate) const WRITE_COMMIT: &str = "SELECT pg_catalog.pg_current_xact_id()";

@@ -66,8 +66,8 @@ pub enum TargetError {
     /// The role may not keep triggers and foreign keys from firing.
     #[error(
         "target: the role may not set session_replication_role: {}; grant it as a superuser with GRANT SET ON \
-         PARAMETER session_replication_role TO <role> (PostgreSQL 15 and later; 14 needs a superuser, managed \
-         services have a role of their own for it)",
+         PARAMETER session_replication_role TO <role> (PostgreSQL 15 and later; for 14, relevo check prints the \
+         statements; managed services have a role of their own for it)",
         describe(.source)
     )]
     ReplicaRole {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use relevo_connect::{ConnInfo, Host, SessionSettings, SqlSession, connect_sql};
+use relevo_connect::{ConnInfo, Host, ReplicaRole, SessionSettings, SqlSession, act_as_replica, connect_sql};
 use relevo_model::{FlowName, Progress, Side, SourceIdentity};
 use relevo_state::Hold;
 use tokio::time::Instant;
@@ -21,8 +21,6 @@ use crate::known::Known;
 use crate::missing::Missing;
 use crate::stamp::{Touched, prepare_check};
 
-/// Foreign keys and ordinary triggers do not fire, as in native logical replication.
-const REPLICA_ROLE: &str = "SET session_replication_role = replica";
 const ASYNCHRONOUS: &str = "SET synchronous_commit = off";
 /// Whoever asks for synchronous commits gets them, but a stricter setting of the role or server stays.
 const SYNCHRONOUS: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
@@ -243,7 +241,8 @@ struct Server {
 /// Sets what an apply session needs.
 async fn prepare_session(client: &SqlSession, synchronous_commit: bool) -> Result<Server, TargetError> {
     let error = || TargetError::session("setting up the session");
-    client.batch_execute(REPLICA_ROLE).await.map_err(|source| match source.code() {
+    // Foreign keys and ordinary triggers do not fire, as in native logical replication.
+    act_as_replica(client, ReplicaRole::Session).await.map_err(|source| match source.code() {
         Some(&SqlState::INSUFFICIENT_PRIVILEGE) => TargetError::ReplicaRole { source },
         _ => error()(source),
     })?;

@@ -1,6 +1,6 @@
 //! The sessions of a comparison: how they are set up on either side.
 
-use relevo_connect::{ConnInfo, SessionSettings, SqlSession, connect_sql};
+use relevo_connect::{ConnInfo, ReplicaRole, SessionSettings, SqlSession, act_as_replica, connect_sql};
 use relevo_model::{FlowName, Side};
 
 use crate::VerifyError;
@@ -17,8 +17,7 @@ pub(crate) async fn writing(info: &ConnInfo, flow: &FlowName) -> Result<SqlSessi
         .with("row_security", "off")
         .with("default_transaction_read_only", "off");
     let session = connect_sql(info, Side::Target, &settings).await?;
-    // Not as a start-up parameter: managed services refuse it there and let their administrators SET it.
     let refused = VerifyError::sql(Side::Target, "setting session_replication_role");
-    session.batch_execute("SET session_replication_role = replica").await.map_err(refused)?;
+    act_as_replica(&session, ReplicaRole::Session).await.map_err(refused)?;
     Ok(session)
 }

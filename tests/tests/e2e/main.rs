@@ -25,6 +25,7 @@ mod refusals;
 mod review_start;
 mod review_streaming;
 mod rights;
+mod role_script;
 mod runbook;
 mod running;
 mod schema;

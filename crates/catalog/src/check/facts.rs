@@ -1,5 +1,8 @@
 //! What the checks ask the servers. No verdicts here.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use relevo_connect::{ReplicaRole, act_as_replica};
 use relevo_model::FlowName;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -99,6 +102,12 @@ pub(super) struct TargetFacts {
     pub(super) access: Vec<Access>,
     /// Why `session_replication_role` may not be set; `None` when it may.
     pub(super) replica_role_refused: Option<String>,
+    /// Schemas that are there already and in which tables are to be made: who of those that have to may not create in
+    /// them. Empty unless the schema is still to be copied.
+    pub(super) closed_schemas: BTreeMap<String, Vec<String>>,
+    /// Owners of the source's tables that the role cannot give anything to, and whether they are superusers. Empty
+    /// unless the schema is still to be copied.
+    pub(super) strangers: Vec<(String, bool)>,
     pub(super) roles: Vec<String>,
     pub(super) tablespaces: Vec<String>,
     /// As on the source.
@@ -164,19 +173,17 @@ impl TargetFacts {
         client: &Client,
         server: ServerFacts,
         source_tables: &[TableInfo],
+        source_access: &[Access],
     ) -> Result<Self, CatalogError> {
         let names: Vec<TableName> = source_tables.iter().map(|table| table.name.clone()).collect();
         let tables = crate::tables(client, &names).await?;
-        let replica_role_refused = match client.batch_execute(queries::TRY_REPLICA_ROLE).await {
-            Ok(()) => None,
-            Err(error) => match error.as_db_error() {
-                Some(refusal) => Some(refusal.message().to_owned()),
-                None => return Err(reading("session_replication_role")(error)),
-            },
-        };
+        let to_be_made = if tables.is_empty() { source_access } else { &[] };
+        let act_for = if server.major() >= 16 { "SET" } else { "MEMBER" };
         Ok(Self {
             access: access(client, &tables).await?,
-            replica_role_refused,
+            replica_role_refused: replica_role_refused(client).await?,
+            closed_schemas: closed_schemas(client, to_be_made, act_for).await?,
+            strangers: strangers(client, to_be_made, act_for).await?,
             roles: strings(client, queries::ROLES, "the roles").await?,
             tablespaces: strings(client, queries::TABLESPACES, "the tablespaces").await?,
             relevo_schema: relevo_schema(client).await?,
@@ -184,6 +191,50 @@ impl TargetFacts {
             tables,
         })
     }
+}
+
+/// Why `session_replication_role` may not be set; `None` when it may. It is set for the one statement only.
+pub(super) async fn replica_role_refused(client: &Client) -> Result<Option<String>, CatalogError> {
+    match act_as_replica(client, ReplicaRole::Transaction).await {
+        Ok(()) => Ok(None),
+        Err(error) => match error.as_db_error() {
+            Some(refusal) => Ok(Some(refusal.message().to_owned())),
+            None => Err(reading("session_replication_role")(error)),
+        },
+    }
+}
+
+async fn closed_schemas(
+    client: &Client,
+    to_be_made: &[Access],
+    act_for: &str,
+) -> Result<BTreeMap<String, Vec<String>>, CatalogError> {
+    let wanted: BTreeSet<(&str, &str)> =
+        to_be_made.iter().map(|access| (access.table.schema.as_str(), access.owner.as_str())).collect();
+    let (schemas, owners): (Vec<&str>, Vec<&str>) = wanted.into_iter().unzip();
+    let rows = client
+        .query(queries::CLOSED_SCHEMAS, &[&schemas, &owners, &act_for])
+        .await
+        .map_err(reading("the rights on the schemas"))?;
+    let mut closed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in &rows {
+        closed.entry(get(row, "schema")?).or_default().push(get(row, "role")?);
+    }
+    Ok(closed)
+}
+
+async fn strangers(
+    client: &Client,
+    to_be_made: &[Access],
+    act_for: &str,
+) -> Result<Vec<(String, bool)>, CatalogError> {
+    let owners: BTreeSet<&str> = to_be_made.iter().map(|access| access.owner.as_str()).collect();
+    let owners: Vec<&str> = owners.into_iter().collect();
+    let rows = client
+        .query(queries::STRANGERS, &[&owners, &act_for])
+        .await
+        .map_err(reading("the owners of the tables"))?;
+    rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
 }
 
 async fn strings(client: &Client, sql: &str, what: &'static str) -> Result<Vec<String>, CatalogError> {

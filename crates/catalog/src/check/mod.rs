@@ -6,6 +6,7 @@
 mod both;
 mod content;
 mod facts;
+mod nodes;
 mod rights;
 mod servers;
 #[cfg(test)]
@@ -18,6 +19,8 @@ use tokio_postgres::Client;
 
 use crate::{CatalogError, Finding, Selection, TableInfo, compare, identities};
 use facts::{SourceFacts, TargetFacts};
+
+pub use nodes::check_nodes;
 
 /// Examines both sides for the flow and says a verdict on every point, those that passed too. What cannot be
 /// read becomes a finding of its own (`catalog`, or [`UNANSWERED`]), and the rest is examined all the same.
@@ -55,7 +58,7 @@ pub async fn check_both(
         }
     };
     let needed = needed(&source.tables, via_partition_root);
-    match TargetFacts::read(target, target_server, &needed).await {
+    match TargetFacts::read(target, target_server, &needed, &source.access).await {
         Ok(target) => findings.extend(verdicts(&source, &target, &needed, selection)),
         Err(error) => {
             findings.extend(source_verdicts(&source, selection));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use relevo_connect::grant_replica_role;
 use relevo_model::Side;
 
 use super::facts::{Access, SourceFacts, TargetFacts};
@@ -11,7 +12,7 @@ use crate::{Finding, ServerFacts, TableName, quote_identifier};
 
 pub(super) fn source(facts: &SourceFacts) -> Vec<Finding> {
     let server = &facts.server;
-    let mut findings = vec![replication(server)];
+    let mut findings = vec![replication(Side::Source, server)];
     findings.extend(tables(Side::Source, server, &facts.access, &["SELECT"]));
     findings.push(row_security(Side::Source, server, &facts.access));
     let mut publish = publish(facts);
@@ -36,8 +37,10 @@ pub(super) fn target(facts: &TargetFacts) -> Vec<Finding> {
     let have_all = facts.relevo_schema == Some(true) && !facts.is_empty();
     let mut findings = vec![
         create(Side::Target, server, have_all, facts.relevo_schema, "schema relevo"),
-        replica_role(server, facts.replica_role_refused.as_deref()),
+        replica_role(Side::Target, server, facts.replica_role_refused.as_deref()),
     ];
+    findings.extend(closed_schemas(facts));
+    findings.extend(strangers(facts));
     if !facts.is_empty() {
         const WRITES: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
         findings.extend(tables(Side::Target, server, &facts.access, &WRITES));
@@ -46,22 +49,18 @@ pub(super) fn target(facts: &TargetFacts) -> Vec<Finding> {
     findings
 }
 
-fn replication(server: &ServerFacts) -> Finding {
+pub(super) fn replication(side: Side, server: &ServerFacts) -> Finding {
     const CHECK: &str = "replication_right";
     let role = quote_identifier(&server.role);
     if server.replication {
-        return Finding::ok(CHECK, Side::Source, format!("role {role} may replicate"));
+        return Finding::ok(CHECK, side, format!("role {role} may replicate"));
     }
     let remedy = match server.managed_by {
         Some(ManagedBy::Rds) => format!("GRANT rds_replication TO {role};"),
         _ => format!("ALTER ROLE {role} REPLICATION;"),
     };
-    Finding::error(
-        CHECK,
-        Side::Source,
-        format!("role {role} may not replicate: it lacks the attribute REPLICATION"),
-    )
-    .mend_by([remedy])
+    Finding::error(CHECK, side, format!("role {role} may not replicate: it lacks the attribute REPLICATION"))
+        .mend_by([remedy])
 }
 
 /// Whether the role has `needed` on every table and USAGE on every schema. Tables that lack the same are told
@@ -139,15 +138,8 @@ fn publish(facts: &SourceFacts) -> Vec<Finding> {
             counted(names.len(), "table"),
             listed(&names)
         );
-        // Membership in a superuser would give everything away.
         let finding = Finding::error(CHECK, Side::Source, message).about(owner);
-        findings.push(if superuser {
-            finding.mend(format!(
-                "ALTER TABLE … OWNER TO a role that is no superuser, and GRANT that role TO {role};"
-            ))
-        } else {
-            finding.mend_by([format!("GRANT {owner_quoted} TO {role};")])
-        });
+        findings.push(membership(finding, owner, superuser, &role));
     }
     for publication in facts.publications.iter().filter(|publication| !publication.owns) {
         let (name, owner) = (quote_identifier(&publication.name), quote_identifier(&publication.owner));
@@ -156,6 +148,58 @@ fn publish(facts: &SourceFacts) -> Vec<Finding> {
         findings.push(finding.mend_by([format!("ALTER PUBLICATION {name} OWNER TO {role};")]));
     }
     findings
+}
+
+/// The finding with what makes `role` (as it stands in SQL) a member of the owner of tables. Membership in a superuser
+/// would give everything away.
+pub(super) fn membership(finding: Finding, owner: &str, superuser: bool, role: &str) -> Finding {
+    if superuser {
+        finding.mend(format!(
+            "ALTER TABLE … OWNER TO a role that is no superuser, and GRANT that role TO {role};"
+        ))
+    } else {
+        finding.mend_by([format!("GRANT {} TO {role};", quote_identifier(owner))])
+    }
+}
+
+/// Whoever makes a table needs CREATE on its schema, and so does whoever is to own it (manual, *ALTER TABLE*). A schema
+/// that is not there is made as well.
+fn closed_schemas(facts: &TargetFacts) -> Vec<Finding> {
+    let finding = |(schema, roles): (&String, &Vec<String>)| {
+        let roles = roles.iter().map(|role| quote_identifier(role)).collect::<Vec<_>>().join(", ");
+        let message = format!("the tables are to be created there, and {roles} may not create in it");
+        Finding::error("schema_create_right", Side::Target, message)
+            .about(schema)
+            .mend_by([format!("GRANT CREATE ON SCHEMA {} TO {roles};", quote_identifier(schema))])
+    };
+    facts.closed_schemas.iter().map(finding).collect()
+}
+
+/// Tables whose owner the role may not act for would belong to the role itself.
+fn strangers(facts: &TargetFacts) -> Vec<Finding> {
+    const CHECK: &str = "owner_right";
+    let role = quote_identifier(&facts.server.role);
+    let finding = |(owner, superuser): &(String, bool)| {
+        let quoted = quote_identifier(owner);
+        let message = format!(
+            "role {role} may not act for {quoted}: what that owns on the source will belong to {role}"
+        );
+        if *superuser {
+            return Finding::notice(CHECK, Side::Target, message).about(owner);
+        }
+        Finding::warning(CHECK, Side::Target, message).about(owner).mend_by([set_membership(
+            &quoted,
+            &role,
+            facts.server.major(),
+        )])
+    };
+    facts.strangers.iter().map(finding).collect()
+}
+
+/// Both names as they stand in SQL. Since version 16 a member may be kept from acting for a role.
+fn set_membership(owner: &str, role: &str, major: i32) -> String {
+    let option = if major >= 16 { " WITH SET TRUE" } else { "" };
+    format!("GRANT {owner} TO {role}{option};")
 }
 
 /// `have_all`: what would be created is there already. `relevo_schema`: whether that schema may be used, when it
@@ -197,18 +241,18 @@ fn own_tables(role: &str) -> String {
     )
 }
 
-fn replica_role(server: &ServerFacts, refused: Option<&str>) -> Finding {
+pub(super) fn replica_role(side: Side, server: &ServerFacts, refused: Option<&str>) -> Finding {
     const CHECK: &str = "replica_role";
     let role = quote_identifier(&server.role);
     let Some(reason) = refused else {
         let message = "foreign keys and triggers can be kept from firing (session_replication_role)";
-        return Finding::ok(CHECK, Side::Target, message);
+        return Finding::ok(CHECK, side, message);
     };
     let message = format!(
         "foreign keys and triggers cannot be kept from firing a second time: setting session_replication_role was \
          refused ({reason})"
     );
-    let finding = Finding::error(CHECK, Side::Target, message);
+    let finding = Finding::error(CHECK, side, message);
     // Who administers a service's server is no superuser, but may set it; not every service lets them grant it.
     let administrators = match server.managed_by {
         Some(ManagedBy::Rds) => Some("rds_superuser"),
@@ -216,17 +260,14 @@ fn replica_role(server: &ServerFacts, refused: Option<&str>) -> Finding {
         Some(ManagedBy::Azure) => Some("azure_pg_admin"),
         None => None,
     };
-    let grant = format!("GRANT SET ON PARAMETER session_replication_role TO {role};");
+    let grant = grant_replica_role(&role, server.major());
     match (server.major() >= 15, administrators) {
-        (true, None) => finding.mend_by([grant]),
+        (_, None) => finding.mend_by(grant),
         (true, Some(administrators)) => {
             let or = format!("or, where that is refused: GRANT {administrators} TO {role};");
-            finding.mend_by([grant]).then(&or)
+            finding.mend_by(grant).then(&or)
         }
         (false, Some(administrators)) => finding.mend_by([format!("GRANT {administrators} TO {role};")]),
-        (false, None) => finding
-            .mend_by([format!("ALTER ROLE {role} SUPERUSER;")])
-            .then("PostgreSQL 15 and later can grant just this parameter"),
     }
 }
 

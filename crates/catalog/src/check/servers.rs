@@ -52,9 +52,9 @@ pub(super) fn source(facts: &SourceFacts) -> Vec<Finding> {
     let slot = facts.slot.as_ref();
     let mut findings = vec![
         source_state(server),
-        wal_level(server),
-        replication_slots(server, slot.is_some()),
-        wal_senders(server, slot.is_some_and(|slot| slot.active_pid.is_some())),
+        wal_level(Side::Source, server),
+        replication_slots(Side::Source, server, slot.is_some()),
+        wal_senders(Side::Source, server, slot.is_some_and(|slot| slot.active_pid.is_some())),
     ];
     findings.extend(slot.map(|slot| existing_slot(&facts.flow.slot(), slot, &server.database)));
     findings.extend(output_plugin(&facts.slot_trial));
@@ -82,14 +82,14 @@ fn guarded(side: Side) -> Finding {
     Finding::notice("read_only", side, message)
 }
 
-fn wal_level(server: &ServerFacts) -> Finding {
+pub(super) fn wal_level(side: Side, server: &ServerFacts) -> Finding {
     const CHECK: &str = "wal_level";
     let message = format!("wal_level is {}", server.wal_level);
     if server.wal_level == "logical" {
-        return Finding::ok(CHECK, Side::Source, message);
+        return Finding::ok(CHECK, side, message);
     }
     let message = format!("{message}, but changes can only be decoded from logical");
-    let finding = Finding::error(CHECK, Side::Source, message);
+    let finding = Finding::error(CHECK, side, message);
     let remedy = match server.managed_by {
         Some(ManagedBy::Rds) => "set rds.logical_replication = 1 in the parameter group, then reboot",
         Some(ManagedBy::CloudSql) => {
@@ -105,26 +105,26 @@ fn wal_level(server: &ServerFacts) -> Finding {
     finding.mend(remedy)
 }
 
-fn replication_slots(server: &ServerFacts, have_one: bool) -> Finding {
+pub(super) fn replication_slots(side: Side, server: &ServerFacts, have_one: bool) -> Finding {
     const CHECK: &str = "replication_slots";
     let (used, limit) = (server.used_replication_slots, server.max_replication_slots);
     let message = format!("{used} of {limit} replication slots are in use");
     if have_one || used < limit {
-        return Finding::ok(CHECK, Side::Source, message);
+        return Finding::ok(CHECK, side, message);
     }
-    Finding::error(CHECK, Side::Source, format!("{message}: none is left for this flow"))
+    Finding::error(CHECK, side, format!("{message}: none is left for this flow"))
         .mend_by([format!("ALTER SYSTEM SET max_replication_slots = {};", limit + 4)])
         .then("then restart the server; or drop a slot that nobody needs")
 }
 
-fn wal_senders(server: &ServerFacts, have_one: bool) -> Finding {
+pub(super) fn wal_senders(side: Side, server: &ServerFacts, have_one: bool) -> Finding {
     const CHECK: &str = "wal_senders";
     let (used, limit) = (server.used_wal_senders, server.max_wal_senders);
     let message = format!("{used} of {limit} WAL senders are at work");
     if have_one || used < limit {
-        return Finding::ok(CHECK, Side::Source, message);
+        return Finding::ok(CHECK, side, message);
     }
-    Finding::error(CHECK, Side::Source, format!("{message}: none is left for this flow"))
+    Finding::error(CHECK, side, format!("{message}: none is left for this flow"))
         .mend_by([format!("ALTER SYSTEM SET max_wal_senders = {};", limit + 4)])
         .then("then restart the server")
 }

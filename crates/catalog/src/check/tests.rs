@@ -8,7 +8,7 @@ use crate::compare::tests::plain;
 use crate::server::{Extension, ManagedBy};
 use crate::{SequenceInfo, SequenceValue, ServerFacts, Severity, TableName};
 
-fn server() -> ServerFacts {
+pub(super) fn server() -> ServerFacts {
     ServerFacts {
         version_num: 150_004,
         version: "15.4".to_owned(),
@@ -97,6 +97,8 @@ fn target() -> TargetFacts {
         tables: vec![plain()],
         access: vec![access()],
         replica_role_refused: None,
+        closed_schemas: BTreeMap::new(),
+        strangers: Vec::new(),
         roles: vec!["shop".to_owned()],
         tablespaces: Vec::new(),
         relevo_schema: None,
@@ -318,7 +320,7 @@ fn the_replica_role_can_be_granted_since_version_15() {
         refused(t);
         t.server.version_num = 140_000;
     });
-    assert!(remedy.contains("SUPERUSER"));
+    assert!(remedy.contains("relevo_rights.replica_role(boolean) TO \"re\"\"po\";"), "{remedy}");
     // A service's customers have no superuser, but a role that may set it.
     let remedy = one("replica_role", Error, Target, |_, t| {
         refused(t);
@@ -326,6 +328,23 @@ fn the_replica_role_can_be_granted_since_version_15() {
         t.server.managed_by = Some(ManagedBy::Azure);
     });
     assert_eq!(remedy, "GRANT azure_pg_admin TO \"re\"\"po\";");
+}
+
+#[test]
+fn tables_are_made_only_where_whoever_makes_and_owns_them_may_create() {
+    let remedy = one("schema_create_right", Error, Target, |_, t| {
+        t.closed_schemas.insert("public".to_owned(), vec!["re\"po".to_owned(), "shop".to_owned()]);
+    });
+    assert_eq!(remedy, "GRANT CREATE ON SCHEMA \"public\" TO \"re\"\"po\", \"shop\";");
+    let remedy = one("owner_right", Warning, Target, |_, t| t.strangers.push(("shop".to_owned(), false)));
+    assert_eq!(remedy, "GRANT \"shop\" TO \"re\"\"po\";");
+    let remedy = one("owner_right", Warning, Target, |_, t| {
+        t.server.version_num = 160_000;
+        t.strangers.push(("shop".to_owned(), false));
+    });
+    assert_eq!(remedy, "GRANT \"shop\" TO \"re\"\"po\" WITH SET TRUE;");
+    // Nobody should be a superuser's member.
+    one("owner_right", Notice, Target, |_, t| t.strangers.push(("postgres".to_owned(), true)));
 }
 
 #[test]

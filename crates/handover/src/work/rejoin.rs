@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use relevo_catalog::{Selection, TableInfo, TableKind, TableName, quote_identifier};
-use relevo_connect::SqlSession;
+use relevo_connect::{ReplicaRole, SqlSession, act_as_replica};
 use relevo_model::{ChangeSource as _, SourceEvent};
 use relevo_running::RunningStore;
 use relevo_source::{PgSource, StartOptions};
@@ -134,7 +134,8 @@ impl Run<'_> {
         let session = self.session(node).await?;
         let (error, failed) = (|| HandoverError::sql(node, "taking rows out"), || HandoverError::state(node));
         let tables = relevo_catalog::user_tables(session).await.map_err(HandoverError::catalog(node))?;
-        session.batch_execute("BEGIN; SET LOCAL session_replication_role = replica").await.map_err(error())?;
+        session.batch_execute("BEGIN").await.map_err(error())?;
+        act_as_replica(session, ReplicaRole::Transaction).await.map_err(error())?;
         let known = state::hold_node(&**session).await.map_err(failed())?;
         if let Some(known) = known.filter(|known| known.epoch > epoch || !known.fenced) {
             let found = format!("primary is {} since epoch {}", known.primary, known.epoch);

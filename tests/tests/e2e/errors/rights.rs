@@ -131,14 +131,23 @@ async fn a_role_without_rights_is_told_every_statement_that_gives_them_and_needs
 }
 
 #[tokio::test]
-async fn on_a_target_of_version_14_the_replica_role_needs_a_superuser_and_the_message_says_so() {
+async fn on_a_target_of_version_14_the_replica_role_needs_a_function_and_the_message_has_it() {
     let pair = Pair::start(Version::V15, Version::V14).await;
     pair.source.sql("CREATE TABLE t (id int PRIMARY KEY)").await;
     pair.target.sql("CREATE ROLE copier LOGIN PASSWORD 'x'; GRANT CREATE ON DATABASE shop TO copier").await;
     let run =
         || RelevoBuilder::run(&pair.source_url(), &pair.target.url_as("copier", "x", "shop")).name("e2e");
-    fails(run(), &["session_replication_role", "ALTER ROLE \"copier\" SUPERUSER"]);
-    pair.target.sql("ALTER ROLE copier SUPERUSER").await;
+    fails(
+        run(),
+        &["session_replication_role", "GRANT EXECUTE ON FUNCTION relevo_rights.replica_role(boolean)"],
+    );
+    let check = ["check", "--json", "--source", &pair.source_url(), "--target"];
+    let check = RelevoBuilder::command(&check).arg(&pair.target.url_as("copier", "x", "shop")).name("e2e");
+    let found = check.finish().expect_code(1).json();
+    let errors = found["findings"].as_array().expect("findings").iter();
+    let errors: Vec<&Value> = errors.filter(|finding| finding["severity"] == "error").collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    pair.target.sql(errors[0]["remedy"].as_str().expect("a remedy")).await;
     let mut relevo = run().start();
     relevo.wait_until_streaming().await;
     pair.settle().await;
