@@ -55,6 +55,19 @@ pub enum SpoolError {
         /// The spool's directory.
         dir: PathBuf,
     },
+    /// The directory lies where others may make files too, and is not ours alone: somebody may have made it in order to read
+    /// or change what is kept there.
+    #[error(
+        "the spool directory {dir} {why}, so others could read or change what is kept there: remove it, or give the spool a \
+         directory of its own (--spool, RELEVO_SPOOL or `spool` under [apply])",
+        dir = dir.display()
+    )]
+    NotOurs {
+        /// The spool's directory.
+        dir: PathBuf,
+        /// What it is instead.
+        why: String,
+    },
     /// The file that says which spool this is cannot be understood.
     #[error(
         "{path} should hold the spool's id, 32 hexadecimal digits; is this a directory of another program? Give \

@@ -21,6 +21,8 @@ const KEPT_BYTES: usize = 16 << 10;
 #[derive(Clone)]
 pub struct SharedSpool {
     directory: PathBuf,
+    /// Others may make files where it lies.
+    among_others: bool,
     limit_bytes: u64,
     state: Arc<Mutex<State>>,
 }
@@ -40,7 +42,14 @@ impl SharedSpool {
     /// A spool in this directory, which may take so many bytes. Nothing is created yet.
     #[must_use]
     pub fn new(directory: PathBuf, limit_bytes: u64) -> Self {
-        Self { directory, limit_bytes, state: Arc::default() }
+        Self { directory, among_others: false, limit_bytes, state: Arc::default() }
+    }
+
+    /// The same in a place where others may make files too, such as the directory for temporary files: what is found under
+    /// that name is used only if it is ours alone.
+    #[must_use]
+    pub fn among_others(directory: PathBuf, limit_bytes: u64) -> Self {
+        Self { among_others: true, ..Self::new(directory, limit_bytes) }
     }
 
     /// What it holds, in bytes on disk; 0 when it is not open.
@@ -84,7 +93,7 @@ impl SharedSpool {
     /// As [`Spool::open`], and errors of removing files.
     pub fn sweep(&self) -> Result<(), SpoolError> {
         let mut state = self.lock();
-        if state.spool.is_none() && self.directory.exists() {
+        if state.spool.is_none() && self.directory.symlink_metadata().is_ok() {
             state.spool = Some(self.open(&mut state)?);
         }
         state.remove_if_idle()
@@ -119,7 +128,10 @@ impl SharedSpool {
         if let Some(spool) = state.spool.take() {
             return Ok(spool);
         }
-        let spool = Spool::open(&self.directory, self.limit_bytes)?;
+        let spool = match self.among_others {
+            true => Spool::open_among_others(&self.directory, self.limit_bytes)?,
+            false => Spool::open(&self.directory, self.limit_bytes)?,
+        };
         for name in spool.names()?.iter().filter(|name| name.starts_with(SCRATCH)) {
             spool.remove(name)?;
         }

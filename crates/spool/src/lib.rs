@@ -21,6 +21,7 @@ mod format;
 mod lent;
 mod log;
 mod name;
+mod ours;
 mod read;
 mod recover;
 mod shared;

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::error::SpoolError;
 use crate::log::Log;
 use crate::name::{FileKind, MAX_NAME_BYTES, file_kind, file_name};
+use crate::ours::make_ours;
 use crate::recover::{Head, head};
 use crate::shared::{Shared, Sizes, Usage, sync_path};
 
@@ -49,6 +50,16 @@ impl Spool {
     /// [`SpoolError::NoSpace`] when it cannot be written.
     pub fn open(dir: impl AsRef<Path>, limit_bytes: u64) -> Result<Self, SpoolError> {
         Self::open_with(dir, limit_bytes, Sizes::default())
+    }
+
+    /// [`Spool::open`] of a directory in a place where others may make files too, such as that for temporary files: it must
+    /// be ours alone.
+    ///
+    /// # Errors
+    /// [`SpoolError::NotOurs`], and as [`Spool::open`].
+    pub fn open_among_others(dir: impl AsRef<Path>, limit_bytes: u64) -> Result<Self, SpoolError> {
+        make_ours(dir.as_ref())?;
+        Self::open(dir, limit_bytes)
     }
 
     /// [`Spool::open`] with other sizes of buffers.
