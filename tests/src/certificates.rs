@@ -92,6 +92,14 @@ impl Certificates {
         }
     }
 
+    /// Copies an issued certificate and its key to where a program that runs as this user reads them.
+    pub fn install_pair(&self, name: &str, certificate: &Path, key: &Path) {
+        for (file, place) in [(format!("{name}.crt"), certificate), (format!("{name}.key"), key)] {
+            fs::copy(self.path(&file), place).expect("a copy of a certificate");
+            fs::set_permissions(place, fs::Permissions::from_mode(0o600)).expect("permissions of a key");
+        }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -92,6 +92,13 @@ impl RelevoBuilder {
         self
     }
 
+    /// Lets it choose itself where it keeps that: among the temporary files of `folder`.
+    #[must_use]
+    pub fn among_temporary_files(mut self, folder: &std::path::Path) -> Self {
+        self.spool = None;
+        self.env("TMPDIR", &folder.to_string_lossy())
+    }
+
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {

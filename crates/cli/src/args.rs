@@ -2,13 +2,16 @@
 //!
 //! What may not enter: defaults of settings (they stand once, in `settings`) and anything that runs.
 
-use std::net::SocketAddr;
+mod http;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use relevo_model::{FlowName, SourceLsn};
+
+pub use http::HttpArgs;
 
 /// Keeps a PostgreSQL standby database current by logical replication.
 ///
@@ -169,9 +172,9 @@ pub struct RunArgs {
     /// Default: false.
     #[arg(long, env = "RELEVO_JSON")]
     pub json: bool,
-    /// Address of the HTTP endpoint: metrics, health, status, live page. Default: 127.0.0.1:9187.
-    #[arg(long, env = "RELEVO_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
-    pub http_listen: Option<SocketAddr>,
+    /// Where and for whom metrics, health, status and the live page are.
+    #[command(flatten)]
+    pub http: Box<HttpArgs>,
     /// Bytes of changes that go to the target in one transaction at most, unless one source transaction is larger.
     /// Default: 8MiB.
     #[arg(long, env = "RELEVO_BATCH_BYTES", value_name = "SIZE")]
@@ -180,8 +183,8 @@ pub struct RunArgs {
     #[arg(long, env = "RELEVO_MEMORY", value_name = "SIZE")]
     pub memory: Option<ByteSize>,
     /// Directory for what does not fit into memory: large transactions that still run on the source, and the changes of
-    /// tables that are still being copied. A volume that outlives the container keeps copied tables from being copied again. Default: in the system's directory for
-    /// temporary files.
+    /// tables that are still being copied. A volume that outlives the container keeps copied tables from being copied
+    /// again. Default: in the system's directory for temporary files, closed to others.
     #[arg(long, env = "RELEVO_SPOOL", value_name = "DIRECTORY")]
     pub spool: Option<PathBuf>,
     /// Bytes that the spool may take on disk; beyond it the flow has failed until there is room. Default: 10GiB.
@@ -248,12 +251,12 @@ pub struct StatusArgs {
 /// Options of `relevo healthcheck`.
 #[derive(Args)]
 pub struct HealthcheckArgs {
-    /// Configuration file (TOML) of that `relevo run`, for http.listen.
+    /// Configuration file (TOML) of that `relevo run`, for what is under [http].
     #[arg(long, env = "RELEVO_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where that `relevo run` listens. Default: 127.0.0.1:9187.
-    #[arg(long, env = "RELEVO_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
-    pub http_listen: Option<SocketAddr>,
+    /// How that `relevo run` listens, by its own settings.
+    #[command(flatten)]
+    pub http: Box<HttpArgs>,
     /// Ask whether it is ready: the standby follows its primary, or the node is the primary and its database answers.
     /// A flow that copies, or waits for a person, is alive and not ready.
     #[arg(long)]

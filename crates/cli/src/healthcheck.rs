@@ -3,20 +3,14 @@
 //!
 //! What may not enter: databases, and a judgement of its own. What the endpoint says is what counts.
 
-use std::net::SocketAddr;
-
+use relevo_telemetry::Listen;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::args::HealthcheckArgs;
 use crate::error::CliError;
 use crate::output;
 use crate::settings::{File, HealthSettings};
-
-/// More than the endpoint ever answers; whoever sends more is not Relevo.
-const ANSWER_LIMIT_BYTES: u64 = 64 << 10;
 
 /// What is asked for: the path, and the key of the answer that says yes.
 #[derive(Debug, Clone, Copy)]
@@ -33,10 +27,14 @@ const READY: Question = Question { path: "/readyz", word: "ready" };
 /// # Errors
 /// [`CliError::Failed`]: it is not, nobody answers in time, or who answers is not Relevo.
 pub async fn run(args: &HealthcheckArgs, file: &File) -> Result<(), CliError> {
-    let HealthSettings { address, limit } = file.health(args)?;
+    let HealthSettings { entrance, limit } = file.health(args)?;
     let question = if args.ready { READY } else { ALIVE };
-    let url = format!("http://{address}{}", question.path);
-    let answer = match timeout(limit, ask(address, question)).await {
+    let url = match (&entrance.listen, &entrance.tls) {
+        (Listen::Tcp(address), None) => format!("http://{address}{}", question.path),
+        (Listen::Tcp(address), Some(_)) => format!("https://{address}{}", question.path),
+        (socket @ Listen::Unix(_), _) => format!("{} of {socket}", question.path),
+    };
+    let answer = match timeout(limit, relevo_telemetry::ask(&entrance, question.path)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             return Err(CliError::failed(format!(
@@ -61,16 +59,6 @@ pub async fn run(args: &HealthcheckArgs, file: &File) -> Result<(), CliError> {
         ))
         .of_kind("not_relevo")),
     }
-}
-
-/// The whole answer, headers and all. HTTP 1.0: it ends with the connection and is never chunked.
-async fn ask(address: SocketAddr, question: Question) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {} HTTP/1.0\r\nHost: {address}\r\n\r\n", question.path);
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_LIMIT_BYTES).read_to_end(&mut answer).await?;
-    Ok(answer)
 }
 
 #[derive(Debug, PartialEq, Eq)]

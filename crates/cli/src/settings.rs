@@ -4,13 +4,13 @@
 
 mod compare;
 mod health;
+mod http;
 mod nodes;
 mod wait;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +20,8 @@ use relevo_catalog::Selection;
 use relevo_connect::ConnInfo;
 use relevo_model::{FlowName, Side};
 use relevo_snapshot::Split;
+use relevo_spool::SharedSpool;
+use relevo_telemetry::Entrance;
 use serde::Deserialize;
 
 use crate::args::{FlowArgs, LogFormat, PatternArgs, RunArgs, SchemaArg, SynchronousCommitArg, TableArgs};
@@ -28,12 +30,11 @@ use crate::redact::{redact, redact_all};
 
 pub use compare::CompareSettings;
 pub use health::HealthSettings;
+pub use http::shows_token;
 pub use nodes::{HandoverSettings, Standing};
 pub use wait::{Position, WaitSettings};
 pub use watch::watch_interval;
 
-const DEFAULT_HTTP_LISTEN: SocketAddr =
-    SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9187));
 const DEFAULT_BATCH: ByteSize = ByteSize::mib(8);
 const DEFAULT_MEMORY: ByteSize = ByteSize::mib(256);
 const DEFAULT_SPOOL_LIMIT: ByteSize = ByteSize::gib(10);
@@ -57,7 +58,7 @@ pub struct File {
     apply: ApplySection,
     heartbeat: HeartbeatSection,
     replication: ReplicationSection,
-    http: HttpSection,
+    http: http::HttpSection,
     log: LogSection,
     handover: nodes::HandoverSection,
     hooks: nodes::HooksSection,
@@ -142,12 +143,6 @@ struct ReplicationSection {
     receive_timeout: Option<jiff::SignedDuration>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct HttpSection {
-    listen: Option<SocketAddr>,
-}
-
 /// How the file wants log lines; read before logging begins.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -192,8 +187,8 @@ pub struct RunSettings {
     pub copy_jobs: NonZeroUsize,
     /// Which tables are copied in parts.
     pub copy_split: Split,
-    /// Where HTTP listens.
-    pub http_listen: SocketAddr,
+    /// Where and for whom HTTP listens.
+    pub http: Entrance,
     /// The greatest batch.
     pub batch_bytes: usize,
     /// The memory bound.
@@ -211,17 +206,21 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
-    /// The spool's directory: one for each flow, as several may share a disk.
+    /// The spool: a directory for each flow, as several may share a disk. Without `--spool` it lies among everybody's
+    /// temporary files, under a name that others can guess.
     #[must_use]
-    pub fn spool_of(&self, flow: &FlowName) -> PathBuf {
+    pub fn spool_of(&self, flow: &FlowName) -> SharedSpool {
         // Flows of one name between other databases are other flows. A place that is spelt in another way, or a hash
         // that changes with the compiler, only costs the copy of tables that had not arrived.
         let mut places = DefaultHasher::new();
         (self.flow.source.to_string(), self.flow.target.to_string()).hash(&mut places);
         let name = format!("{flow}-{:016x}", places.finish());
         match &self.spool {
-            Some(directory) => directory.join(name),
-            None => std::env::temp_dir().join(format!("relevo-{name}")),
+            Some(directory) => SharedSpool::new(directory.join(name), self.spool_limit_bytes),
+            None => SharedSpool::among_others(
+                std::env::temp_dir().join(format!("relevo-{name}")),
+                self.spool_limit_bytes,
+            ),
         }
     }
 }
@@ -364,7 +363,7 @@ impl File {
                 .copy_split_bytes
                 .or(self.copy.split_bytes)
                 .map_or(Split::WherePays, |size| Split::From(size.as_u64())),
-            http_listen: args.http_listen.or(self.http.listen).unwrap_or(DEFAULT_HTTP_LISTEN),
+            http: self.http.entrance(&args.http)?,
             batch_bytes: bytes(batch),
             memory_bytes: bytes(memory),
             spool: args.spool.clone().or_else(|| self.apply.spool.clone()),
@@ -441,7 +440,7 @@ mod tests {
         assert!(!settings.flow.target.to_string().contains("other"));
         assert_eq!(settings.memory_bytes, 64 << 20);
         assert_eq!(settings.batch_bytes, 8 << 20);
-        assert_eq!(settings.http_listen.port(), 9187);
+        assert_eq!(settings.http.listen.to_string(), "127.0.0.1:9187");
     }
 
     #[test]
@@ -473,7 +472,7 @@ mod tests {
         let mut command = <Cli as clap::CommandFactory>::command();
         let help = command.find_subcommand_mut("run").unwrap().render_long_help().to_string();
         for value in [
-            settings.http_listen.to_string(),
+            settings.http.listen.to_string(),
             format!("{}MiB", settings.batch_bytes >> 20),
             format!("{}MiB", DEFAULT_MEMORY.as_u64() >> 20),
             format!("{}s", settings.heartbeat_interval.as_secs()),

@@ -5,7 +5,7 @@
 //! and docs/errors.md explains each. `tests/tests/architecture.rs` holds the three against each other.
 
 /// Every kind, sorted.
-pub const KINDS: [&str; 215] = [
+pub const KINDS: [&str; 220] = [
     "ambiguous_flow",
     "authentication",
     "cannot_fence",
@@ -61,6 +61,7 @@ pub const KINDS: [&str; 215] = [
     "guard_right",
     "handover_waits",
     "held",
+    "http_file",
     "http_listen",
     "in_recovery",
     "insufficient_resources",

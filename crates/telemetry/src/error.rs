@@ -1,6 +1,7 @@
 //! What can go wrong here: little.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,16 @@ pub enum TelemetryError {
         #[source]
         source: io::Error,
     },
+    /// A file of the HTTP server cannot be used.
+    #[error("{setting} file {}: {detail}", path.display())]
+    File {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do. Never what is in it.
+        detail: String,
+    },
     /// A metric cannot be registered or written; only a mistake in this crate does that.
     #[error("a metric cannot be set up")]
     Metric(#[from] prometheus::Error),
@@ -30,6 +41,7 @@ impl TelemetryError {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Listen { .. } => "http_listen",
+            Self::File { .. } => "http_file",
             Self::Metric(_) => "internal",
         }
     }
@@ -43,5 +55,21 @@ impl TelemetryError {
             _ => "",
         };
         Self::Listen { address: address.to_owned(), hint, source }
+    }
+
+    pub(crate) fn listen_unix(path: &Path, source: io::Error) -> Self {
+        let hint = match source.kind() {
+            io::ErrorKind::AddrInUse => ": a process answers there already, perhaps another Relevo",
+            io::ErrorKind::AlreadyExists => ": what lies there is no socket, and is not removed",
+            io::ErrorKind::NotFound => ": its directory does not exist",
+            io::ErrorKind::PermissionDenied => ": the directory or the socket there belongs to somebody else",
+            io::ErrorKind::InvalidInput => ": the path is too long for a socket, of some 100 bytes",
+            _ => "",
+        };
+        Self::Listen { address: format!("unix:{}", path.display()), hint, source }
+    }
+
+    pub(crate) fn file(setting: &'static str, path: &Path, detail: impl Into<String>) -> Self {
+        Self::File { setting, path: path.to_owned(), detail: detail.into() }
     }
 }

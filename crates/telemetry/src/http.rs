@@ -2,8 +2,14 @@
 //!
 //! It only reads. Every answer is computed from the [`Board`] when it is asked for.
 
+mod ask;
+mod listen;
 mod listener;
+mod tls;
+mod token;
+mod watched;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +25,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+use self::listen::{Socketed, listen_at};
 use self::listener::LimitedListener;
+use self::tls::Tls;
+use self::token::Token;
+use self::watched::Watched;
 use crate::{Board, ReadyRules, TelemetryError};
+
+pub use self::ask::ask;
+pub use self::listen::{Entrance, Listen, NoPlace, TlsFiles};
 
 /// The text format's version, as Prometheus asks for it.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -54,10 +67,17 @@ impl Default for HttpOptions {
 }
 
 /// A server that listens and does not answer yet.
-#[derive(Debug)]
 pub struct HttpServer {
-    listener: TcpListener,
-    address: SocketAddr,
+    socket: Socketed,
+    tls: Option<Tls>,
+    token: Option<Arc<Watched<Token>>>,
+    place: Listen,
+}
+
+impl fmt::Debug for HttpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpServer").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 struct Shared {
@@ -68,21 +88,48 @@ struct Shared {
 type Reader = State<Arc<Shared>>;
 
 impl HttpServer {
-    /// Listens on `address` (`HOST:PORT`; port 0 picks a free one).
+    /// Listens on `address` (`HOST:PORT`; port 0 picks a free one), without TLS, for whoever gets there.
     ///
     /// # Errors
     /// [`TelemetryError::Listen`], with the address and the way out.
     pub async fn bind(address: &str) -> Result<Self, TelemetryError> {
         let listen = |source| TelemetryError::listen(address, source);
         let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, address })
+        let place = Listen::Tcp(listener.local_addr().map_err(listen)?);
+        Ok(Self { socket: Socketed::Tcp(listener), tls: None, token: None, place })
     }
 
-    /// The address that it listens on.
+    /// Listens at an entrance. Certificates, keys and tokens are read now, and again whenever their files change.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Listen`] and [`TelemetryError::File`], with the way out.
+    pub async fn open(entrance: &Entrance) -> Result<Self, TelemetryError> {
+        // Files first: who listens answers.
+        let tls = entrance.tls.as_ref().map(Tls::new).transpose()?;
+        let token = entrance.token_file.as_deref().map(Token::watch).transpose()?;
+        let server = match &entrance.listen {
+            Listen::Tcp(address) => Self::bind(&address.to_string()).await?,
+            Listen::Unix(path) => {
+                let place = entrance.listen.clone();
+                Self { socket: listen_at(path)?, tls: None, token: None, place }
+            }
+        };
+        Ok(Self { tls, token, ..server })
+    }
+
+    /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn place(&self) -> &Listen {
+        &self.place
+    }
+
+    /// The TCP address that it listens on; `None`: on a Unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self.place {
+            Listen::Tcp(address) => Some(address),
+            Listen::Unix(_) => None,
+        }
     }
 
     /// Answers until `shutdown` completes, then lets open connections end, within the grace.
@@ -93,14 +140,15 @@ impl HttpServer {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) {
         let grace = options.shutdown_grace;
-        let app = router(Arc::new(Shared { board, options }));
+        let app = token::protect(router(Arc::new(Shared { board, options })), self.token);
         let stopping = CancellationToken::new();
         let stopped = stopping.clone();
-        let server =
-            axum::serve(LimitedListener::new(self.listener), app).with_graceful_shutdown(async move {
+        let server = axum::serve(LimitedListener::new(self.socket, self.tls), app).with_graceful_shutdown(
+            async move {
                 shutdown.await;
                 stopping.cancel();
-            });
+            },
+        );
         let late = async {
             stopped.cancelled().await;
             tokio::time::sleep(grace).await;

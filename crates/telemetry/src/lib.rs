@@ -18,7 +18,7 @@ mod status;
 pub use board::{Board, Committed, Identity, ReadyRules};
 pub use clock::Clock;
 pub use error::TelemetryError;
-pub use http::{HttpOptions, HttpServer};
+pub use http::{Entrance, HttpOptions, HttpServer, Listen, NoPlace, TlsFiles, ask};
 pub use lag::{Lag, LagBytes};
 pub use metrics::Metrics;
 pub use status::{

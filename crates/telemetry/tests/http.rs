@@ -55,7 +55,7 @@ impl Fixture {
         let from_fn = Clock::from_fn(move || Timestamp::from_postgres_us(reader.load(Ordering::SeqCst)));
         let board = Board::with_clock(identity, from_fn).unwrap();
         let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
-        let address = server.address();
+        let address = server.address().unwrap();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
             let _ = stopped.await;

@@ -5,6 +5,7 @@
 
 mod held;
 mod kills;
+mod place;
 mod spool;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ mod commands;
 mod composed;
 mod connections;
 mod copying;
+mod entrance;
 mod errors;
 mod existing;
 mod formats;

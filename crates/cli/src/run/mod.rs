@@ -26,7 +26,6 @@ use std::time::Duration;
 use relevo_arrivals::Arrivals;
 use relevo_model::{FaultClass, FlowName};
 use relevo_snapshot::Sequences;
-use relevo_spool::SharedSpool;
 use relevo_state::FlowState;
 use relevo_telemetry::{Board, HttpOptions, HttpServer, Identity, Role};
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,7 +48,7 @@ use self::stream::Coming;
 use self::watch_tables::TableWatch;
 use crate::args::RunArgs;
 use crate::error::{CliError, OUTPUT, chain, with_kind};
-use crate::settings::{File, RunSettings};
+use crate::settings::{File, RunSettings, shows_token};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -84,15 +83,20 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
     if let Some(place) = &place {
         board.set_cluster(place.cluster_name());
     }
-    let http = HttpServer::bind(&settings.http_listen.to_string()).await.map_err(telemetry)?;
+    let http = HttpServer::open(&settings.http).await.map_err(telemetry)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         source = place.is_none().then(|| settings.flow.source.to_string()),
         target = %settings.flow.target,
         node = place.as_ref().map(|place| &place.me),
-        http = %http.address(),
+        http = %http.place(),
         "relevo begins"
     );
+    if shows_token(&settings.http) {
+        warn!(
+            "the token of the HTTP endpoint travels unencrypted: whoever can read the network can read it; give tls_cert"
+        );
+    }
     let end = CancellationToken::new();
     let server =
         tokio::spawn(http.serve(board.clone(), HttpOptions::default(), end.clone().cancelled_owned()));
@@ -183,11 +187,11 @@ async fn follow(
     let holding = HoldWatch { info: settings.flow.target.clone(), flow: flow.clone(), hold: hold.clone() };
     helpers.push(tokio::spawn(holding.run(end.clone())));
     let shown = Arc::clone(board);
-    let spool = SharedSpool::new(settings.spool_of(&flow), settings.spool_limit_bytes);
+    let spool = settings.spool_of(&flow);
     if copy.is_none()
         && let Err(error) = spool.sweep()
     {
-        warn!("what an earlier Relevo has left in the spool could not be removed: {error}");
+        warn!("what is in the spool could not be removed: {error}");
     }
     let coming = Coming {
         arrivals: Arrivals::new(move |table| shown.table_joined(table)),

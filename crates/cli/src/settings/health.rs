@@ -1,9 +1,11 @@
 //! What `relevo healthcheck` goes by: where a `relevo run` with the same settings answers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use super::{DEFAULT_HTTP_LISTEN, File};
+use relevo_telemetry::{Entrance, Listen};
+
+use super::File;
 use crate::args::HealthcheckArgs;
 use crate::error::CliError;
 
@@ -12,8 +14,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whom to ask, and for how long.
 pub struct HealthSettings {
-    /// Where it answers.
-    pub address: SocketAddr,
+    /// Where and how it answers.
+    pub entrance: Entrance,
     /// How long to wait for all of the answer.
     pub limit: Duration,
 }
@@ -22,14 +24,16 @@ impl File {
     /// Whom to ask: who listens on every address answers on that of this machine.
     ///
     /// # Errors
-    /// [`CliError::Usage`]: the timeout is none.
+    /// [`CliError::Usage`]: the timeout is none, or settings of the endpoint make no sense together.
     pub fn health(&self, args: &HealthcheckArgs) -> Result<HealthSettings, CliError> {
-        let mut address = args.http_listen.or(self.http.listen).unwrap_or(DEFAULT_HTTP_LISTEN);
-        address.set_ip(match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        });
+        let mut entrance = self.http.entrance(&args.http)?;
+        if let Listen::Tcp(address) = &mut entrance.listen {
+            address.set_ip(match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                ip => ip,
+            });
+        }
         let limit = match args.timeout {
             None => DEFAULT_TIMEOUT,
             Some(given) => Duration::try_from(given)
@@ -37,7 +41,7 @@ impl File {
                 .filter(|limit| !limit.is_zero())
                 .ok_or_else(|| CliError::usage(format!("timeout is {given:#}: expected more than 0s")))?,
         };
-        Ok(HealthSettings { address, limit })
+        Ok(HealthSettings { entrance, limit })
     }
 }
 
@@ -62,7 +66,7 @@ mod tests {
             [("0.0.0.0:9187", "127.0.0.1:9187"), ("[::]:9187", "[::1]:9187"), ("10.0.0.1:80", "10.0.0.1:80")]
         {
             let settings = health(&["--http-listen", listen]).unwrap();
-            assert_eq!(settings.address.to_string(), asked);
+            assert_eq!(settings.entrance.listen.to_string(), asked);
         }
     }
 

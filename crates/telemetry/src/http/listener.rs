@@ -12,9 +12,13 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_openssl::SslStream;
+
+use super::listen::Socketed;
+use super::tls::Tls;
 
 /// Scrapers, a few people and their browsers.
 const CONNECTIONS: usize = 64;
@@ -24,36 +28,122 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// See the module's text.
 pub(super) struct LimitedListener {
-    listener: TcpListener,
+    socket: Socketed,
+    tls: Option<Tls>,
     places: Arc<Semaphore>,
 }
 
 impl LimitedListener {
-    pub fn new(listener: TcpListener) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    pub fn new(socket: Socketed, tls: Option<Tls>) -> Self {
+        Self { socket, tls, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    async fn plain(&mut self) -> Plain {
+        // axum's own accept survives a lack of file descriptors.
+        match &mut self.socket {
+            Socketed::Tcp(listener) => Plain::Tcp(Listener::accept(listener).await.0),
+            Socketed::Unix { listener, .. } => Plain::Unix(Listener::accept(listener).await.0),
+        }
+    }
+
+    /// `None`: there is no memory for TLS.
+    async fn dressed(&self, plain: Plain) -> Option<Dressed> {
+        match &self.tls {
+            None => Some(Dressed::Plain(plain)),
+            Some(tls) => SslStream::new(tls.begin().await?, plain).ok().map(Box::new).map(Dressed::Tls),
+        }
     }
 }
 
 impl Listener for LimitedListener {
     type Io = LimitedStream;
-    type Addr = std::net::SocketAddr;
+    /// Nobody asks who it is.
+    type Addr = ();
 
-    async fn accept(&mut self) -> (LimitedStream, Self::Addr) {
-        // The semaphore is never closed.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        // axum's own accept survives a lack of file descriptors.
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        (LimitedStream { stream, patience: Box::pin(sleep(PATIENCE)), _place: place }, address)
+    async fn accept(&mut self) -> (LimitedStream, ()) {
+        loop {
+            // The semaphore is never closed.
+            let place = Arc::clone(&self.places).acquire_owned().await.ok();
+            let plain = self.plain().await;
+            if let Some(stream) = self.dressed(plain).await {
+                let patience = Box::pin(sleep(PATIENCE));
+                return (LimitedStream { stream, patience, _place: place }, ());
+            }
+        }
     }
 
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
+/// A connection as the system has it.
+#[derive(Debug)]
+enum Plain {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connection with what is around it.
+enum Dressed {
+    Plain(Plain),
+    Tls(Box<SslStream<Plain>>),
+}
+
+/// Calls a method of whichever stream it is.
+macro_rules! on_either {
+    ($streams:ident, $self:expr, $first:ident, $second:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            $streams::$first($stream) => {
+                let $stream = Pin::new($stream);
+                $call
+            }
+            $streams::$second($stream) => {
+                let $stream = Pin::new($stream);
+                $call
+            }
+        }
+    };
+}
+
+macro_rules! delegates {
+    ($streams:ident, $first:ident, $second:ident) => {
+        impl AsyncRead for $streams {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                buffer: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                on_either!($streams, self, $first, $second, stream => stream.poll_read(context, buffer))
+            }
+        }
+
+        impl AsyncWrite for $streams {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                on_either!($streams, self, $first, $second, stream => stream.poll_write(context, bytes))
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                on_either!($streams, self, $first, $second, stream => stream.poll_flush(context))
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                on_either!($streams, self, $first, $second, stream => stream.poll_shutdown(context))
+            }
+        }
+    };
+}
+
+delegates!(Plain, Tcp, Unix);
+delegates!(Dressed, Plain, Tls);
+
 /// A connection that ends when nothing moves on it.
 pub(super) struct LimitedStream {
-    stream: TcpStream,
+    stream: Dressed,
     patience: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -77,6 +167,10 @@ impl AsyncRead for LimitedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(Err(error)) = &poll {
+            // Such as a handshake that came to nothing.
+            tracing::debug!("a connection to the HTTP server was lost: {error}");
+        }
         self.judge(poll, context)
     }
 }

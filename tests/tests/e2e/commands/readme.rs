@@ -99,6 +99,9 @@ fn value_of(key: &str) -> &'static str {
         "heartbeat.interval" => "\"5s\"",
         "replication.receive_timeout" => "\"30s\"",
         "http.listen" => "\"127.0.0.1:1234\"",
+        "http.tls_cert" | "http.tls_key" | "http.tls_client_ca" | "http.token_file" => {
+            "\"/nonexistent/file\""
+        }
         "log.filter" => "\"warn\"",
         "log.format" => "\"json\"",
         other => panic!("README names the key {other}: say here what it takes"),
