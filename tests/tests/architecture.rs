@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Its tests start real servers with the harness, which knows no crate of the product.
     ("target", &["model", "connect", "state", "catalog", "tests"]),
     ("snapshot", &["model", "connect", "state", "catalog"]),
-    ("verify", &["model", "connect", "state", "catalog", "source"]),
+    ("verify", &["model", "connect", "state", "catalog", "source", "snapshot"]),
     ("pipeline", &["model"]),
     ("telemetry", &["model"]),
     ("spool", &[]),

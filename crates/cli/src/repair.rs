@@ -20,6 +20,7 @@ struct Report {
     transactions: u64,
     rows: u64,
     left: u64,
+    sequences_set: usize,
     tables: Vec<Table>,
     skipped: Vec<Skipped>,
 }
@@ -44,15 +45,25 @@ pub async fn run(args: &RepairArgs, file: &File) -> Result<(), CliError> {
         return verify::conclude(&found);
     }
     let repaired = relevo_verify::repair(&ends, &options).await.map_err(verify::failed)?;
-    let report = report(&ends, &repaired);
+    let sequences_set = match &options.sequences {
+        Some(selection) => {
+            relevo_verify::repair_sequences(&ends, selection).await.map_err(verify::failed)?
+        }
+        None => 0,
+    };
+    let report = report(&ends, &repaired, sequences_set);
     if args.compare.json {
         output::json(&report)?
     } else {
         output::print(&text(&report, &repaired))?
     }
     if repaired.left > 0 {
-        return Err(CliError::failed(format!("{} rows still differ: try again", repaired.left))
-            .of_kind("rows_differ"));
+        return Err(CliError::failed(format!(
+            "{} rows still differ: try again; if it is a column that either side computes by itself, compare what it is \
+             computed by",
+            repaired.left
+        ))
+        .of_kind("rows_differ"));
     }
     match repaired.skipped.len() {
         0 => Ok(()),
@@ -62,7 +73,7 @@ pub async fn run(args: &RepairArgs, file: &File) -> Result<(), CliError> {
     }
 }
 
-fn report(ends: &Ends, repaired: &Repaired) -> Report {
+fn report(ends: &Ends, repaired: &Repaired, sequences_set: usize) -> Report {
     let tables = repaired.tables.iter().filter(|(_, done)| done.rows() > 0);
     Report {
         name: ends.flow.to_string(),
@@ -71,6 +82,7 @@ fn report(ends: &Ends, repaired: &Repaired) -> Report {
         transactions: repaired.transactions,
         rows: repaired.tables.iter().map(|(_, done)| done.rows()).sum(),
         left: repaired.left,
+        sequences_set,
         tables: tables
             .map(|(table, done)| Table {
                 table: table.to_string(),
@@ -95,6 +107,9 @@ fn text(report: &Report, repaired: &Repaired) -> String {
     }
     for skipped in &repaired.skipped {
         let _ = writeln!(text, "{:<40} not looked at: {}", skipped.table.to_string(), skipped.reason);
+    }
+    if report.sequences_set > 0 {
+        let _ = writeln!(text, "{} sequences were set to where the source's stand", report.sequences_set);
     }
     let _ = match report.rows {
         0 => writeln!(text, "flow {}: nothing was to be mended", report.name),

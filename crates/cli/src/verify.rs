@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use relevo_verify::{
-    DifferenceKind, Ends, RowDifference, TableReport, Verification, VerifyError, VerifyOptions,
+    DifferenceKind, Ends, RowDifference, SequenceGap, SequencePlace, TableReport, Verification, VerifyError,
+    VerifyOptions,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -28,6 +29,18 @@ struct Report<'a> {
     differences: u64,
     tables: Vec<Table<'a>>,
     skipped: Vec<Skipped>,
+    sequences_behind: usize,
+    sequences: Vec<SequenceLine>,
+}
+
+/// A sequence that stands elsewhere on the target.
+#[derive(Debug, Serialize)]
+struct SequenceLine {
+    sequence: String,
+    state: &'static str,
+    source: Option<i64>,
+    target: Option<i64>,
+    reason: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -117,12 +130,14 @@ pub fn show(ends: &Ends, found: &Verification, json: bool) -> Result<(), CliErro
     if json {
         return output::json(&Report {
             name: ends.flow.to_string(),
-            equal: found.differences() == 0 && found.skipped.is_empty(),
+            equal: found.differences() == 0 && found.skipped.is_empty() && found.sequences_behind() == 0,
             lsn: found.lsn.to_string(),
             pause_ms: milliseconds(found.pause),
             differences: found.differences(),
             tables: found.tables.iter().map(table).collect(),
             skipped: skipped(&found.skipped),
+            sequences_behind: found.sequences_behind(),
+            sequences: found.sequences.iter().map(sequence).collect(),
         });
     }
     output::print(&text(ends, found))
@@ -141,6 +156,14 @@ pub fn conclude(found: &Verification) -> Result<(), CliError> {
             found.differences()
         )).of_kind("rows_differ"));
     }
+    let behind = found.sequences_behind();
+    if behind > 0 {
+        return Err(CliError::refused(format!(
+            "{behind} sequences of the target are behind the source's, whose tables are equal at {}; they follow once in a \
+             heartbeat interval while relevo run is at work, and relevo repair sets them at once",
+            found.lsn
+        )));
+    }
     if found.tables.is_empty() && found.skipped.is_empty() {
         return Err(
             CliError::usage("no table of the flow was chosen: is --table right?").of_kind("no_such_table")
@@ -153,6 +176,33 @@ pub fn conclude(found: &Verification) -> Result<(), CliError> {
             found.lsn
         ))
         .of_kind("tables_skipped")),
+    }
+}
+
+const fn sequence_word(place: &SequencePlace) -> (&'static str, Option<&'static str>) {
+    match place {
+        SequencePlace::Behind => ("behind", None),
+        SequencePlace::Ahead => ("ahead", None),
+        SequencePlace::Unknown(why) => ("unknown", Some(*why)),
+    }
+}
+
+fn sequence(gap: &SequenceGap) -> SequenceLine {
+    let (state, reason) = sequence_word(&gap.place);
+    SequenceLine { sequence: gap.name.to_string(), state, source: gap.source, target: gap.target, reason }
+}
+
+fn sequence_text(gap: &SequenceGap) -> String {
+    let value = |value: Option<i64>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
+    let name = gap.name.to_string();
+    let (word, reason) = sequence_word(&gap.place);
+    match reason {
+        Some(reason) => format!("{name:<40} sequence, not compared: {reason}"),
+        None => format!(
+            "{name:<40} sequence, {word}: {} on the target, {} on the source",
+            value(gap.target),
+            value(gap.source)
+        ),
     }
 }
 
@@ -236,6 +286,9 @@ fn text(ends: &Ends, found: &Verification) -> String {
     }
     for skipped in &found.skipped {
         let _ = writeln!(text, "{:<40} not compared: {}", skipped.table.to_string(), skipped.reason);
+    }
+    for gap in &found.sequences {
+        let _ = writeln!(text, "{}", sequence_text(gap));
     }
     text
 }

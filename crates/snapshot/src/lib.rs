@@ -53,7 +53,9 @@ pub use publication::{
 };
 pub use rows::{RowsCopied, check_snapshot, complete_tables, copy_tables};
 pub use schema::copy_schema;
-pub use sequences::{SequenceMode, Sequences, SequencesSet, sequence_stays};
+pub use sequences::{
+    SequenceGap, SequenceMode, SequencePlace, Sequences, SequencesSet, sequence_gaps, sequence_stays,
+};
 
 #[cfg(test)]
 mod tests {

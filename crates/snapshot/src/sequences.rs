@@ -48,6 +48,73 @@ pub struct Sequences {
     seen: BTreeMap<TableName, SequenceValue>,
 }
 
+/// Where a sequence of the target stands, as seen from the source's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SequencePlace {
+    /// Behind all that the source's was seen at: its next value may have been handed out on the source.
+    Behind,
+    /// Ahead of all that: somebody has drawn from it or set it there, or the source's has gone back.
+    Ahead,
+    /// It cannot be said, and why.
+    Unknown(&'static str),
+}
+
+/// A sequence that stands elsewhere on the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequenceGap {
+    /// Its name on the source.
+    pub name: TableName,
+    /// Where the target's stands.
+    pub place: SequencePlace,
+    /// The source's last value.
+    pub source: Option<i64>,
+    /// The target's.
+    pub target: Option<i64>,
+}
+
+/// Which sequences of the target, read between two looks at the source's, are elsewhere than those were at either look. What
+/// has moved between the looks may be anywhere in between.
+#[must_use]
+pub fn sequence_gaps(
+    before: &[&SequenceInfo],
+    there: &[SequenceInfo],
+    after: &[SequenceInfo],
+) -> Vec<SequenceGap> {
+    let mut unknown = Vec::new();
+    let now: BTreeMap<&TableName, SequenceValue> =
+        after.iter().filter_map(|sequence| Some((&sequence.name, sequence.value?))).collect();
+    let mut gaps = Vec::new();
+    for pair in pairs(before, there, &mut unknown) {
+        let (name, increment) = (pair.source.name.clone(), pair.source.increment);
+        // One that is gone has no place.
+        let Some(later) = now.get(&name).copied() else { continue };
+        let found = match pair.target.value {
+            None => Some(SequencePlace::Unknown(UNREADABLE_THERE)),
+            Some(value) => {
+                let [one, other, at] = [pair.value, later, value].map(|value| place(increment, value));
+                match (at < one.min(other), at > one.max(other)) {
+                    (true, _) => Some(SequencePlace::Behind),
+                    (_, true) => Some(SequencePlace::Ahead),
+                    _ => None,
+                }
+            }
+        };
+        gaps.extend(found.map(|place| SequenceGap {
+            name,
+            place,
+            source: Some(later.last_value),
+            target: pair.target.value.map(|value| value.last_value),
+        }));
+    }
+    gaps.extend(unknown.into_iter().map(|(name, why)| SequenceGap {
+        name,
+        place: SequencePlace::Unknown(why),
+        source: None,
+        target: None,
+    }));
+    gaps
+}
+
 /// A sequence of the source with the one of the target that it means.
 struct Pair<'s> {
     source: &'s SequenceInfo,
@@ -87,8 +154,10 @@ impl Sequences {
         }
         // After the source's: what is read here may only have become newer meanwhile.
         let there = relevo_catalog::sequences(target).await.map_err(SnapshotError::catalog(Side::Target))?;
-        let mut due = Vec::new();
-        for pair in pairs(&wanted, &there, &mut outcome.problems) {
+        let (mut due, mut problems) = (Vec::new(), Vec::new());
+        let pairs = pairs(&wanted, &there, &mut problems);
+        outcome.problems.extend(problems.into_iter().map(|(name, why)| (name, why.to_owned())));
+        for pair in pairs {
             let name = &pair.source.name;
             let seen = self.seen.get(name).copied();
             match verdict(pair.source.increment, pair.value, seen, pair.target.value, mode) {
@@ -164,7 +233,7 @@ const AHEAD: &str = "it is ahead of the source's, by nextval or setval on the ta
 fn pairs<'s>(
     wanted: &[&'s SequenceInfo],
     there: &'s [SequenceInfo],
-    problems: &mut Vec<(TableName, String)>,
+    problems: &mut Vec<(TableName, &'static str)>,
 ) -> Vec<Pair<'s>> {
     let by_name: BTreeMap<&TableName, &SequenceInfo> =
         there.iter().map(|sequence| (&sequence.name, sequence)).collect();
@@ -174,8 +243,8 @@ fn pairs<'s>(
     for source in wanted {
         let owned = source.owned_by.as_ref().and_then(|owner| by_owner.get(owner).copied());
         match (source.value, owned.or_else(|| by_name.get(&source.name).copied())) {
-            (None, _) => problems.push((source.name.clone(), UNREADABLE.to_owned())),
-            (_, None) => problems.push((source.name.clone(), MISSING.to_owned())),
+            (None, _) => problems.push((source.name.clone(), UNREADABLE)),
+            (_, None) => problems.push((source.name.clone(), MISSING)),
             (Some(value), Some(target)) => pairs.push(Pair { source, value, target }),
         }
     }
@@ -298,8 +367,31 @@ mod tests {
             .map(|pair| (pair.source.name.name.as_str(), pair.target.name.name.as_str()))
             .collect();
         assert_eq!(names, [("t_id_seq", "t_other"), ("own", "own")]);
-        let reasons: Vec<_> = problems.iter().map(|(name, why)| (name.name.as_str(), why.as_str())).collect();
+        let reasons: Vec<_> = problems.iter().map(|(name, why)| (name.name.as_str(), *why)).collect();
         assert_eq!(reasons, [("gone", MISSING), ("secret", UNREADABLE)]);
+    }
+
+    fn gap(before: SequenceValue, there: SequenceValue, after: SequenceValue) -> Option<SequencePlace> {
+        let sequence = |value| SequenceInfo {
+            name: TableName::new("public", "s"),
+            owned_by: None,
+            identity: false,
+            increment: 1,
+            value: Some(value),
+        };
+        let found = sequence_gaps(&[&sequence(before)], &[sequence(there)], &[sequence(after)]);
+        found.into_iter().next().map(|gap| gap.place)
+    }
+
+    #[test]
+    fn what_the_source_was_at_between_the_looks_is_no_gap() {
+        assert_eq!(gap(at(5, true), at(5, true), at(9, true)), None);
+        assert_eq!(gap(at(5, true), at(7, true), at(9, true)), None);
+        assert_eq!(gap(at(5, true), at(4, true), at(9, true)), Some(SequencePlace::Behind));
+        assert_eq!(gap(at(5, true), at(5, false), at(5, true)), Some(SequencePlace::Behind));
+        assert_eq!(gap(at(5, true), at(10, true), at(9, true)), Some(SequencePlace::Ahead));
+        // The source's went back meanwhile.
+        assert_eq!(gap(at(9, true), at(1, false), at(1, false)), None);
     }
 
     proptest! {

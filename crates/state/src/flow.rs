@@ -220,6 +220,8 @@ pub enum FlowLock {
     Rows,
     /// Holding the flow at a position, and comparing or rewriting rows there: one session.
     Hold,
+    /// Running the hooks of the hand-over that gave this node the role, or took it: one session.
+    Hooks,
 }
 
 impl FlowLock {
@@ -229,6 +231,7 @@ impl FlowLock {
             Self::Copy => !name.lock_key(),
             Self::Rows => name.lock_key().rotate_left(32),
             Self::Hold => !name.lock_key().rotate_left(32),
+            Self::Hooks => name.lock_key().rotate_left(16),
         }
     }
 }
@@ -301,6 +304,7 @@ pub async fn forget_progress(client: &mut Client, name: &FlowName) -> Result<(),
     transaction.execute(FORGET_PROGRESS, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
     transaction.execute(RESET_TABLES, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
     transaction.execute(FORGET_COPY, &[&name.as_str()]).await.map_err(StateError::sql(action))?;
+    crate::verification::forget(&transaction, name).await?;
     set_state(&transaction, name, FlowState::Stopped, Some("reset")).await?;
     transaction.commit().await.map_err(StateError::sql(action))
 }

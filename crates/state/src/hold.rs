@@ -5,7 +5,7 @@
 //! done meanwhile.
 
 use relevo_model::{FlowName, SourceLsn};
-use tokio_postgres::types::PgLsn;
+use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{GenericClient, Row};
 
 use crate::StateError;
@@ -26,9 +26,10 @@ const RELEASE: &str = "WITH freed AS (UPDATE relevo.progress SET hold_lsn = NULL
      SELECT pg_catalog.pg_notify('relevo_hold', $1)::text FROM freed";
 const READ: &str = "SELECT hold_lsn, applied_lsn FROM relevo.progress \
      WHERE flow = $1 AND hold_lsn IS NOT NULL AND hold_until >= pg_catalog.clock_timestamp()";
-/// An update, so that the transaction is known to be Relevo's own by the row that it carries.
-const LOCK_HELD: &str = "UPDATE relevo.progress SET updated_at = pg_catalog.clock_timestamp() \
-     WHERE flow = $1 AND hold_lsn IS NOT NULL AND hold_until >= pg_catalog.clock_timestamp() \
+/// An update, so that the transaction is known to be Relevo's own by the row that it carries. Whoever waits for the row, and has
+/// begun because the hold seemed to be over, finds it in force.
+const LOCK_HELD: &str = "UPDATE relevo.progress SET updated_at = pg_catalog.clock_timestamp(), \
+     hold_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $2) WHERE flow = $1 AND hold_lsn IS NOT NULL AND hold_until >= pg_catalog.clock_timestamp() \
      RETURNING hold_lsn, applied_lsn";
 
 const STAND_AT: &str = "UPDATE relevo.progress SET applied_lsn = $2, commit_lsn = NULL, commit_time = NULL, \
@@ -116,21 +117,29 @@ pub async fn release(client: &impl GenericClient, flow: &FlowName) -> Result<(),
 /// # Errors
 /// [`StateError::Sql`].
 pub async fn held(client: &impl GenericClient, flow: &FlowName) -> Result<Option<Hold>, StateError> {
-    read(client, flow, READ).await
+    read(client, READ, &[&flow.as_str()]).await
 }
 
-/// The same, and nobody can apply or change the hold until the end of this transaction, however long it takes.
+/// The same, and the hold is in force for another `seconds`; nobody can apply or change it until the end of this transaction.
+/// Whoever has begun to apply because an earlier hold was over is refused afterwards. So this is the last statement before
+/// the COMMIT of whoever writes the rows of this very position.
 ///
 /// # Errors
 /// [`StateError::Sql`].
-pub async fn lock_held(client: &impl GenericClient, flow: &FlowName) -> Result<Option<Hold>, StateError> {
-    read(client, flow, LOCK_HELD).await
+pub async fn lock_held(
+    client: &impl GenericClient,
+    flow: &FlowName,
+    seconds: u32,
+) -> Result<Option<Hold>, StateError> {
+    read(client, LOCK_HELD, &[&flow.as_str(), &f64::from(seconds)]).await
 }
 
-async fn read(client: &impl GenericClient, flow: &FlowName, sql: &str) -> Result<Option<Hold>, StateError> {
-    let row = client
-        .query_opt(sql, &[&flow.as_str()])
-        .await
-        .map_err(StateError::sql("reading whether the flow is held"))?;
+async fn read(
+    client: &impl GenericClient,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Option<Hold>, StateError> {
+    let row = client.query_opt(sql, parameters).await;
+    let row = row.map_err(StateError::sql("reading whether the flow is held"))?;
     Ok(row.as_ref().map(Hold::of))
 }

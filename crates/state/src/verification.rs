@@ -14,6 +14,7 @@ const SAVE: &str = "INSERT INTO relevo.verification \
      rows = excluded.rows, differences = excluded.differences";
 const MENDED: &str = "UPDATE relevo.verification SET differences = greatest(differences - $4, 0) \
      WHERE flow = $1 AND schema_name = $2 AND table_name = $3";
+const FORGET: &str = "DELETE FROM relevo.verification WHERE flow = $1";
 /// Tables that were taken out of the flow do not count any more.
 const READ: &str = "SELECT CASE WHEN pg_catalog.count(*) = pg_catalog.count(v.flow) THEN pg_catalog.min(v.verified_at) END, \
      coalesce(pg_catalog.sum(v.differences), 0)::bigint, pg_catalog.count(v.flow) FROM relevo.table_state AS t LEFT JOIN relevo.verification AS v \
@@ -71,6 +72,12 @@ pub async fn save_mended(
 ) -> Result<(), StateError> {
     let done = client.execute(MENDED, &[&flow.as_str(), &schema, &name, &rows]).await;
     done.map(drop).map_err(StateError::sql("recording what was mended"))
+}
+
+/// Forgets what was compared: the rows are other ones from now on.
+pub(crate) async fn forget(client: &impl GenericClient, flow: &FlowName) -> Result<(), StateError> {
+    let done = client.execute(FORGET, &[&flow.as_str()]).await;
+    done.map(drop).map_err(StateError::sql("forgetting the last comparisons"))
 }
 
 /// What the last comparisons said.

@@ -54,6 +54,7 @@ impl Comparison<'_> {
         let rows = |sums: &BTreeMap<i64, Sums>| sums.values().map(|sums| sums.rows).sum();
         let mut report = TableReport {
             insert_only: self.shape.insert_only,
+            computes: self.shape.computed().next().is_some(),
             source_rows: rows(&here),
             target_rows: rows(&there),
             ..TableReport::new(self.shape.name.clone(), self.shape.key_names())

@@ -5,6 +5,7 @@ use std::time::Duration;
 use relevo_catalog::CatalogError;
 use relevo_connect::{ConnectError, describe};
 use relevo_model::{Fault, FlowName, Side, SourceLsn};
+use relevo_snapshot::SnapshotError;
 use relevo_source::SourceError;
 use relevo_state::StateError;
 use thiserror::Error;
@@ -99,6 +100,13 @@ pub enum VerifyError {
         /// Where the target stands.
         applied: SourceLsn,
     },
+    /// The sequences could not be set.
+    #[error("the sequences could not be set")]
+    Sequences {
+        /// Why.
+        #[source]
+        source: Box<SnapshotError>,
+    },
     /// Rows of the target changed under the hands of the repair, or the hold ended.
     #[error("{what}: nothing was kept; try again")]
     Disturbed {
@@ -123,6 +131,7 @@ impl VerifyError {
             Self::OlderSchema { .. } => "older_schema",
             Self::Waits { .. } => "snapshot_waits",
             Self::NotReached { .. } => "not_reached",
+            Self::Sequences { source } => source.kind(),
             Self::Disturbed { .. } => "disturbed",
         }
     }

@@ -13,6 +13,7 @@ mod order;
 mod pace;
 mod repair;
 mod report;
+mod sequences;
 mod session;
 mod shape;
 mod sql;
@@ -22,5 +23,8 @@ mod verify;
 pub use error::VerifyError;
 pub use moment::{Ends, Moment};
 pub use repair::{Repaired, RepairedTable, make_equal, repair};
+#[doc(no_inline)]
+pub use relevo_snapshot::{SequenceGap, SequencePlace};
 pub use report::{DifferenceKind, RowDifference, SkippedTable, TableReport, Verification};
+pub use sequences::repair_sequences;
 pub use verify::{VerifyOptions, verify};

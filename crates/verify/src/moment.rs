@@ -25,11 +25,9 @@ const SLOT_LIMIT: Duration = Duration::from_secs(5);
 /// The pause between two such attempts.
 const SLOT_PAUSE: Duration = Duration::from_secs(2);
 /// How long a hold lasts when nobody renews it, in seconds: for so long a killed command keeps the flow waiting.
-const HOLD_SECONDS: u32 = 30;
+pub(crate) const HOLD_SECONDS: u32 = 30;
 /// How often it is renewed meanwhile.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a repair may take in one transaction, in seconds.
-const REPAIR_HOLD_SECONDS: u32 = 300;
 /// How often it is tried to hold the flow where the source's WAL ends, before it is held wherever it is.
 const FIRST_HOLDS: usize = 20;
 /// How long another command that holds the flow is waited for.
@@ -72,7 +70,7 @@ impl Moment {
     /// [`VerifyError::NobodyApplies`], [`VerifyError::Waits`], [`VerifyError::NotReached`] and others; the flow is not held
     /// any more then.
     pub async fn reach(ends: &Ends) -> Result<Self, VerifyError> {
-        let mut moment = Self::reach_with(ends, HOLD_SECONDS, false).await?;
+        let mut moment = Self::reach_with(ends, false).await?;
         let opened = moment.open_target().await;
         let released = state::release(&*moment.control, &ends.flow).await;
         opened?;
@@ -84,21 +82,42 @@ impl Moment {
 
     /// The same, but the flow stays held, and no snapshot of the target is opened: it is about to be written.
     pub(crate) async fn reach_and_stay(ends: &Ends) -> Result<Self, VerifyError> {
-        Self::reach_with(ends, REPAIR_HOLD_SECONDS, false).await
+        Self::reach_with(ends, false).await
     }
 
     /// The same for a target that nobody applies to, whose rows are of no position of the source: it is said to stand at the
     /// position although it does not, by whoever is about to make it so.
     pub(crate) async fn reach_still(ends: &Ends) -> Result<Self, VerifyError> {
-        Self::reach_with(ends, REPAIR_HOLD_SECONDS, true).await
+        Self::reach_with(ends, true).await
     }
 
     /// The target goes on to be held here.
     pub(crate) async fn stay(&self) -> Result<(), VerifyError> {
-        hold(&self.ends, &self.control, self.lsn, REPAIR_HOLD_SECONDS).await.map(drop)
+        hold(&self.ends, &self.control, self.lsn).await.map(drop)
     }
 
-    async fn reach_with(ends: &Ends, hold_seconds: u32, still: bool) -> Result<Self, VerifyError> {
+    /// Does something that may take long while the target is held here. Should the hold end all the same, as that of a
+    /// command that was stopped, whoever commits finds it.
+    pub(crate) async fn keeping<T>(
+        &self,
+        work: impl Future<Output = Result<T, VerifyError>>,
+    ) -> Result<T, VerifyError> {
+        let renewing = async {
+            loop {
+                sleep(RENEW_INTERVAL).await;
+                let renewed = state::renew_hold(&*self.control, &self.ends.flow, self.lsn, HOLD_SECONDS).await;
+                if let Err(error) = renewed {
+                    return VerifyError::from(error);
+                }
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            error = renewing => Err(error),
+        }
+    }
+
+    async fn reach_with(ends: &Ends, still: bool) -> Result<Self, VerifyError> {
         let control = session::reading(&ends.target, Side::Target, &ends.flow).await?;
         let found = state::installed_version(&*control).await?.unwrap_or(0);
         if found < state::VERSION {
@@ -111,7 +130,7 @@ impl Moment {
         if !still && !state::is_locked(&*control, &ends.flow, FlowLock::Apply).await? {
             return Err(VerifyError::NobodyApplies { flow: ends.flow.clone() });
         }
-        let reached = stand(ends, &control, hold_seconds, still).await;
+        let reached = stand(ends, &control, still).await;
         let (lsn, pause, source) = match reached {
             Ok(reached) => reached,
             Err(error) => {
@@ -191,14 +210,13 @@ type Standing = (SourceLsn, Duration, (SqlSession, String));
 async fn stand(
     ends: &Ends,
     control: &SqlSession,
-    hold_seconds: u32,
     still: bool,
 ) -> Result<Standing, VerifyError> {
     let begun = Instant::now();
     let source = session::reading(&ends.source, Side::Source, &ends.flow).await?;
     loop {
         let held = Instant::now();
-        hold_first(ends, control, &source, hold_seconds).await?;
+        hold_first(ends, control, &source).await?;
         if let Some(created) = snapshot(ends, &source, begun).await? {
             let (connection, created) = created;
             let name = created.snapshot.unwrap_or_default();
@@ -210,7 +228,7 @@ async fn stand(
             // The snapshot is ours now; the slot goes with its connection.
             connection.close().await?;
             let at = created.consistent_point;
-            hold(ends, control, at, hold_seconds).await?;
+            hold(ends, control, at).await?;
             let kept = held.elapsed();
             source
                 .batch_execute(sql::MARK)
@@ -219,7 +237,7 @@ async fn stand(
             if still {
                 state::stand_at(&**control, &ends.flow, at).await?;
             }
-            reached(ends, control, at, begun, hold_seconds).await?;
+            reached(ends, control, at, begun).await?;
             return Ok((at, kept, (keeper, name)));
         }
         state::release(&**control, &ends.flow).await?;
@@ -229,26 +247,21 @@ async fn stand(
 
 /// Holds the flow where the source's WAL ends now. Whoever applies may be behind that by the time that the row is written:
 /// then it is asked for again, and after some times the flow is held wherever it is.
-async fn hold_first(
-    ends: &Ends,
-    control: &SqlSession,
-    source: &SqlSession,
-    hold_seconds: u32,
-) -> Result<(), VerifyError> {
+async fn hold_first(ends: &Ends, control: &SqlSession, source: &SqlSession) -> Result<(), VerifyError> {
     for _ in 0..FIRST_HOLDS {
         let row = source.query_one(sql::INSERT_POSITION, &[]).await;
         let row = row.map_err(VerifyError::sql(Side::Source, "asking for its position"))?;
         let at = SourceLsn::new(row.get::<_, PgLsn>(0).into());
-        if state::hold(&**control, &ends.flow, Some(at), hold_seconds).await?.is_some() {
+        if state::hold(&**control, &ends.flow, Some(at), HOLD_SECONDS).await?.is_some() {
             return Ok(());
         }
     }
-    let held = state::hold(&**control, &ends.flow, None, hold_seconds).await?;
+    let held = state::hold(&**control, &ends.flow, None, HOLD_SECONDS).await?;
     held.map(drop).ok_or_else(|| VerifyError::NotStreaming { flow: ends.flow.clone() })
 }
 
-async fn hold(ends: &Ends, control: &SqlSession, at: SourceLsn, seconds: u32) -> Result<Hold, VerifyError> {
-    state::hold(&**control, &ends.flow, Some(at), seconds)
+async fn hold(ends: &Ends, control: &SqlSession, at: SourceLsn) -> Result<Hold, VerifyError> {
+    state::hold(&**control, &ends.flow, Some(at), HOLD_SECONDS)
         .await?
         .ok_or_else(|| VerifyError::Disturbed { what: format!("flow {} is behind {at} already", ends.flow) })
 }
@@ -295,7 +308,6 @@ async fn reached(
     control: &SqlSession,
     at: SourceLsn,
     begun: Instant,
-    hold_seconds: u32,
 ) -> Result<(), VerifyError> {
     let (mut pause, longest) = LOOKS;
     let mut renewed = Instant::now();
@@ -316,7 +328,7 @@ async fn reached(
             debug!("nobody applies just now");
         }
         if renewed.elapsed() >= RENEW_INTERVAL {
-            state::renew_hold(&**control, &ends.flow, at, hold_seconds).await?;
+            state::renew_hold(&**control, &ends.flow, at, HOLD_SECONDS).await?;
             renewed = Instant::now();
         }
         sleep(pause).await;

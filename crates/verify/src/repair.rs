@@ -1,7 +1,8 @@
 //! Rewriting exactly the rows that differ, while the flow is held.
 //!
-//! The rows that a comparison has named are looked at again at another moment, at which the flow stays held and the row of
-//! its progress is locked by the transaction that writes: nobody applies until it has ended. What still differs gets the
+//! The rows that a comparison has named are looked at again at another moment, at which the flow stays held: by a hold that
+//! is renewed while this lives, and in the end by the lock of its progress, which the transaction that writes takes last of
+//! all. It is kept only if nothing was applied meanwhile, and nobody applies until it has ended. What still differs gets the
 //! source's values: surplus rows are deleted first, from the tables that refer to others, then rows are set and inserted,
 //! beginning with the tables that are referred to. One transaction writes so many rows at most; what is left comes at
 //! another moment. Nothing is ever truncated.
@@ -13,11 +14,12 @@ use futures_util::future::try_join_all;
 use relevo_catalog::{Selection, TableName};
 use relevo_connect::SqlSession;
 use relevo_model::{Side, SourceLsn};
-use relevo_state as state;
-use tokio_postgres::Row;
+use relevo_state::{self as state, Hold};
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
 use tracing::info;
 
+use crate::moment::HOLD_SECONDS;
 use crate::order::parents_first;
 use crate::report::{RowDifference, SkippedTable, TableReport};
 use crate::shape::Shape;
@@ -75,7 +77,8 @@ pub struct Repaired {
 /// See [`VerifyError`]. What earlier transactions have mended stays mended.
 pub async fn repair(ends: &Ends, options: &VerifyOptions) -> Result<Repaired, VerifyError> {
     let mut repaired = Repaired::default();
-    let mut options = VerifyOptions { rows_listed: TRANSACTION_ROWS, ..options.clone() };
+    let mut options = VerifyOptions { rows_listed: TRANSACTION_ROWS, sequences: None, ..options.clone() };
+    let mut computing: Vec<TableName> = Vec::new();
     for _ in 0..ROUNDS {
         let found = verify(ends, &options).await?;
         repaired.pause += found.pause;
@@ -88,6 +91,7 @@ pub async fn repair(ends: &Ends, options: &VerifyOptions) -> Result<Repaired, Ve
         if differing.is_empty() {
             break;
         }
+        computing.extend(differing.iter().filter(|table| table.computes).map(|table| table.table.clone()));
         let done = mend(ends, &options, &differing, &mut repaired).await?;
         let partly = differing.iter().filter(|table| table.differences() > table.rows.len() as u64);
         let again: Vec<TableName> = partly.map(|table| table.table.clone()).collect();
@@ -99,6 +103,13 @@ pub async fn repair(ends: &Ends, options: &VerifyOptions) -> Result<Repaired, Ve
         }
         options.selection = Selection::exactly(again);
     }
+    if !computing.is_empty() && repaired.left == 0 {
+        // What a side computes by itself may differ again, if it does not compute the same.
+        options.selection = Selection::exactly(computing);
+        let found = verify(ends, &options).await?;
+        repaired.pause += found.pause;
+        repaired.left = found.differences();
+    }
     Ok(repaired)
 }
 
@@ -109,13 +120,13 @@ pub async fn repair(ends: &Ends, options: &VerifyOptions) -> Result<Repaired, Ve
 /// # Errors
 /// See [`VerifyError`]. The flow then says that it is at a position at which it is not: call this again.
 pub async fn make_equal(ends: &Ends, options: &VerifyOptions) -> Result<Repaired, VerifyError> {
-    let options = VerifyOptions { rows_listed: TRANSACTION_ROWS, ..options.clone() };
+    let options = VerifyOptions { rows_listed: TRANSACTION_ROWS, sequences: None, ..options.clone() };
     let mut repaired = Repaired::default();
     let mut moment = Moment::reach_still(ends).await?;
     for _ in 0..ROUNDS {
         moment.stay().await?;
         moment.open_target().await?;
-        let found = compare_at(ends, &options, None, &moment).await?;
+        let found = moment.keeping(compare_at(ends, &options, None, &moment)).await?;
         let out_of_reach =
             found.verification.skipped.first().map(|table| format!("{}: {}", table.table, table.reason));
         let rewritten = found.rewritten.first().map(|table| format!("{table} is rewritten just now"));
@@ -132,7 +143,7 @@ pub async fn make_equal(ends: &Ends, options: &VerifyOptions) -> Result<Repaired
         }
         moment.stay().await?;
         let target = session::writing(&ends.target, &ends.flow).await?;
-        let done = mend_at(ends, &options, &differing, &target, &moment).await?;
+        let done = moment.keeping(mend_at(ends, &options, &differing, &target, &moment)).await?;
         target.close().await;
         repaired.transactions += 1;
         add(&mut repaired.tables, done);
@@ -163,7 +174,7 @@ async fn mend(
 ) -> Result<bool, VerifyError> {
     let target = session::writing(&ends.target, &ends.flow).await?;
     let moment = Moment::reach_and_stay(ends).await?;
-    let done = mend_at(ends, options, differing, &target, &moment).await;
+    let done = moment.keeping(mend_at(ends, options, differing, &target, &moment)).await;
     if done.is_err() {
         // What went wrong is more than that this does, too: the session ends, and what it did with it.
         let _ = target.batch_execute("ROLLBACK").await;
@@ -191,10 +202,7 @@ async fn mend_at(
 ) -> Result<Vec<(TableName, RepairedTable)>, VerifyError> {
     let failed = |action: &'static str| VerifyError::sql(Side::Target, action);
     target.batch_execute(sql::BEGIN_WRITE).await.map_err(failed("beginning a transaction"))?;
-    let held = state::lock_held(&**target, &ends.flow).await?;
-    if held.is_none_or(|hold| hold.at != moment.lsn || !hold.is_reached()) {
-        return Err(VerifyError::Disturbed { what: format!("the flow did not stay at {}", moment.lsn) });
-    }
+    stays(state::held(&**target, &ends.flow).await?, moment)?;
     let names: Vec<TableName> = differing.iter().map(|table| table.table.clone()).collect();
     let source = moment.source();
     let planned = plan(ends, options, Some(&names), (source, target)).await?;
@@ -219,8 +227,18 @@ async fn mend_at(
         let table = (shape.name.schema.as_str(), shape.name.name.as_str());
         state::save_mended(&**target, &ends.flow, table, rows).await?;
     }
+    // Nothing was applied since, and nobody applies before this has ended.
+    stays(state::lock_held(&**target, &ends.flow, HOLD_SECONDS).await?, moment)?;
     target.batch_execute("COMMIT").await.map_err(failed("committing"))?;
     Ok(shapes.into_iter().map(|shape| shape.name).zip(done).collect())
+}
+
+/// The target stands where it was compared.
+fn stays(held: Option<Hold>, moment: &Moment) -> Result<(), VerifyError> {
+    match held.is_some_and(|hold| hold.at == moment.lsn && hold.is_reached()) {
+        true => Ok(()),
+        false => Err(VerifyError::Disturbed { what: format!("the flow did not stay at {}", moment.lsn) }),
+    }
 }
 
 /// The tables, those first that others refer to.
@@ -318,15 +336,13 @@ impl Mender<'_> {
         rows: &[Values],
         done: &mut RepairedTable,
     ) -> Result<(), VerifyError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let delete = self.prepare(&on.delete(), on).await?;
-        let requests = rows.iter().filter_map(|row| row.place.as_ref()).map(async |(table, place)| {
+        let sql = on.delete();
+        let deleted = self.each(on, &sql, "deleting", rows, async |statement, row| {
+            let Some((table, place)) = &row.place else { return Ok(0) };
             let parameters: [&(dyn ToSql + Sync); 2] = [&Text(Some(place)), table];
-            self.target.execute(&delete, &parameters).await
+            self.target.execute(statement, &parameters).await
         });
-        done.deleted += self.settle(try_join_all(requests).await, rows.len(), "deleting", on)?;
+        done.deleted += deleted.await?;
         Ok(())
     }
 
@@ -336,19 +352,36 @@ impl Mender<'_> {
         rows: &[Values],
         done: &mut RepairedTable,
     ) -> Result<(), VerifyError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let insert = self.prepare(&on.insert(), on).await?;
-        let requests = rows.iter().map(async |row| {
-            let texts = row.texts.iter().map(|text| Text(text.as_deref()));
-            self.target.execute_raw(&insert, texts.collect::<Vec<_>>().iter()).await
+        let written: Vec<usize> = on.shape.written().collect();
+        let sql = on.insert();
+        let inserted = self.each(on, &sql, "inserting", rows, async |statement, row| {
+            let texts: Vec<Text<'_>> = written.iter().map(|place| Text(row.texts[*place].as_deref())).collect();
+            self.target.execute_raw(statement, texts.iter()).await
         });
-        done.inserted += self.settle(try_join_all(requests).await, rows.len(), "inserting", on)?;
+        done.inserted += inserted.await?;
         Ok(())
     }
 
-    /// Gives a row the source's values, where they differ.
+    /// Runs a statement for each of the rows, all in one round trip, and says how many it has touched: each must have been
+    /// there.
+    async fn each(
+        &self,
+        on: &OnSide<'_>,
+        sql: &str,
+        action: &str,
+        rows: &[Values],
+        one: impl AsyncFn(&Statement, &Values) -> Result<u64, tokio_postgres::Error>,
+    ) -> Result<u64, VerifyError> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let statement = self.prepare(sql, on).await?;
+        let counts = try_join_all(rows.iter().map(|row| one(&statement, row))).await;
+        self.settle(counts, rows.len(), action, on)
+    }
+
+    /// Gives a row the source's values, where they differ. What the target computes by itself is computed anew, by setting
+    /// what it is computed from.
     async fn update(
         &self,
         on: &OnSide<'_>,
@@ -356,10 +389,17 @@ impl Mender<'_> {
         have: &Values,
         done: &mut RepairedTable,
     ) -> Result<(), VerifyError> {
-        let places: Vec<usize> =
-            (0..want.texts.len()).filter(|place| want.texts[*place] != have.texts[*place]).collect();
-        let Some((table, place)) = have.place.as_ref().filter(|_| !places.is_empty()) else { return Ok(()) };
-        if places.iter().any(|place| on.shape.is_always_identity(*place)) {
+        let differs = |place: &usize| want.texts[*place] != have.texts[*place];
+        let fixed = |place: &usize| on.shape.is_always_identity(*place);
+        let mut places: Vec<usize> = on.shape.written().filter(differs).collect();
+        let computed = on.shape.computed().any(|place| differs(&place));
+        if computed && places.is_empty() {
+            places = on.shape.written().filter(|place| !fixed(place)).collect();
+        }
+        let Some((table, place)) = have.place.as_ref().filter(|_| computed || !places.is_empty()) else {
+            return Ok(());
+        };
+        if places.is_empty() || places.iter().any(fixed) {
             let mut both = RepairedTable::default();
             self.delete(on, std::slice::from_ref(have), &mut both).await?;
             self.insert(on, std::slice::from_ref(want), &mut both).await?;
@@ -376,7 +416,7 @@ impl Mender<'_> {
         Ok(())
     }
 
-    async fn prepare(&self, sql: &str, on: &OnSide<'_>) -> Result<tokio_postgres::Statement, VerifyError> {
+    async fn prepare(&self, sql: &str, on: &OnSide<'_>) -> Result<Statement, VerifyError> {
         let prepared = self.target.prepare(sql).await;
         prepared.map_err(VerifyError::sql(Side::Target, format!("preparing to mend {}", on.shape.name)))
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use relevo_catalog::TableName;
 use relevo_model::SourceLsn;
+use relevo_snapshot::{SequenceGap, SequencePlace};
 
 /// How a row differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct TableReport {
     pub table: TableName,
     /// Its updates and deletes are not replicated: it has no replica identity.
     pub insert_only: bool,
+    /// Both sides compute columns of it from others.
+    pub(crate) computes: bool,
     /// The columns by which a row is known; empty: there is no key, and rows are counted.
     pub key: Vec<String>,
     /// Rows of the source.
@@ -59,6 +62,7 @@ impl TableReport {
         Self {
             table,
             insert_only: false,
+            computes: false,
             key,
             source_rows: 0,
             target_rows: 0,
@@ -96,9 +100,17 @@ pub struct Verification {
     pub tables: Vec<TableReport>,
     /// Those that were not.
     pub skipped: Vec<SkippedTable>,
+    /// Sequences that stand elsewhere on the target, or could not be compared.
+    pub sequences: Vec<SequenceGap>,
 }
 
 impl Verification {
+    /// How many sequences of the target are behind the source's: their next values may be duplicate keys.
+    #[must_use]
+    pub fn sequences_behind(&self) -> usize {
+        self.sequences.iter().filter(|gap| gap.place == SequencePlace::Behind).count()
+    }
+
     /// How many rows differ.
     #[must_use]
     pub fn differences(&self) -> u64 {

@@ -6,6 +6,8 @@ use relevo_catalog::{ColumnIdentity, ColumnInfo, Generated, TableInfo, TableKind
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(crate) name: String,
+    /// Both sides compute it from others.
+    pub(crate) computed: bool,
     /// The target's type as SQL, if the source has another: its text is then read by the target's type first, as the
     /// stream does.
     pub(crate) cast: Option<String>,
@@ -32,15 +34,18 @@ impl Shape {
     pub(crate) fn new(source: TableInfo, target: TableInfo, insert_only: bool) -> Result<Self, String> {
         let mut columns = Vec::with_capacity(source.columns.len());
         let mut missing = Vec::new();
-        // What a side computes by itself is not replicated.
-        for column in source.columns.iter().filter(|column| column.generated == Generated::None) {
+        for column in &source.columns {
+            let computed = column.generated != Generated::None;
             match target.column(&column.name) {
-                Some(have) if have.generated == Generated::None => columns.push(Column {
+                Some(have) if (have.generated != Generated::None) == computed => columns.push(Column {
                     name: column.name.clone(),
+                    computed,
                     cast: (have.type_sql != column.type_sql).then(|| have.type_sql.clone()),
                     source: column.clone(),
                     target: have.clone(),
                 }),
+                // What the source computes by itself is not replicated.
+                Some(_) | None if computed => {}
                 Some(_) => return Err(format!("column {} is computed on the target", column.name)),
                 None => missing.push(column.name.as_str()),
             }
@@ -48,8 +53,8 @@ impl Shape {
         if !missing.is_empty() {
             return Err(format!("the target lacks these columns: {}", missing.join(", ")));
         }
-        let place =
-            |name: &String| columns.iter().position(|column| column.name == *name && column.source.not_null);
+        let is_key = |column: &Column| column.source.not_null && !column.computed;
+        let place = |name: &String| columns.iter().position(|column| column.name == *name && is_key(column));
         let key = source.unique_keys.iter().find_map(|key| key.iter().map(place).collect::<Option<Vec<_>>>());
         Ok(Self {
             name: source.name.clone(),
@@ -67,6 +72,16 @@ impl Shape {
 
     pub(crate) fn key_names(&self) -> Vec<String> {
         self.key.iter().map(|place| self.columns[*place].name.clone()).collect()
+    }
+
+    /// The places of the columns that can be written.
+    pub(crate) fn written(&self) -> impl Iterator<Item = usize> {
+        (0..self.columns.len()).filter(|place| !self.columns[*place].computed)
+    }
+
+    /// The places of those that both sides compute.
+    pub(crate) fn computed(&self) -> impl Iterator<Item = usize> {
+        (0..self.columns.len()).filter(|place| self.columns[*place].computed)
     }
 
     /// Whether an UPDATE may not set the column on the target.

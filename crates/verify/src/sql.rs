@@ -193,8 +193,8 @@ impl OnSide<'_> {
     }
 
     pub(crate) fn insert(&self) -> String {
-        let names: Vec<String> =
-            self.shape.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        let written = self.shape.written().map(|place| &self.shape.columns[place]);
+        let names: Vec<String> = written.map(|column| quote_identifier(&column.name)).collect();
         let values: Vec<String> = (1..=names.len()).map(|number| format!("${number}")).collect();
         let table = self.table().name.quoted();
         if names.is_empty() {

@@ -15,7 +15,7 @@ use crate::compare::Comparison;
 use crate::pace::Pace;
 use crate::report::{SkippedTable, TableReport, Verification};
 use crate::shape::Shape;
-use crate::{Ends, Moment, VerifyError, session, sql};
+use crate::{Ends, Moment, VerifyError, sequences, session, sql};
 
 /// How often tables that are rewritten meanwhile are looked at again, each time at another moment.
 const ROUNDS: usize = 3;
@@ -29,6 +29,8 @@ pub struct VerifyOptions {
     pub jobs: NonZeroUsize,
     /// How many bytes of a side are read in a second, at most.
     pub bytes_per_second: Option<u64>,
+    /// Which sequences are compared too: those that it selects by their tables, and those without a table by their names.
+    pub sequences: Option<Selection>,
     /// So many rows of a table are listed, the others only counted.
     pub rows_listed: usize,
 }
@@ -38,6 +40,10 @@ pub struct VerifyOptions {
 /// # Errors
 /// See [`VerifyError`].
 pub async fn verify(ends: &Ends, options: &VerifyOptions) -> Result<Verification, VerifyError> {
+    let before = match &options.sequences {
+        Some(selection) => sequences::before(ends, selection).await?,
+        None => None,
+    };
     let mut found = round(ends, options, None).await?;
     for _ in 1..ROUNDS {
         let again: Vec<TableName> = std::mem::take(&mut found.rewritten);
@@ -57,6 +63,9 @@ pub async fn verify(ends: &Ends, options: &VerifyOptions) -> Result<Verification
     });
     verification.skipped.extend(rewritten);
     verification.tables.sort_by(|one, other| one.table.cmp(&other.table));
+    if let Some(before) = before {
+        verification.sequences = sequences::compare(ends, &before).await?;
+    }
     Ok(verification)
 }
 
@@ -110,7 +119,7 @@ pub(crate) async fn compare_at(
         save(ends, moment, table).await?;
     }
     let (lsn, pause) = (moment.lsn, moment.pause);
-    Ok(Round { verification: Verification { lsn, pause, tables, skipped }, rewritten })
+    Ok(Round { verification: Verification { lsn, pause, tables, skipped, sequences: Vec::new() }, rewritten })
 }
 
 async fn save(ends: &Ends, moment: &Moment, table: &TableReport) -> Result<(), VerifyError> {

@@ -1,5 +1,8 @@
 //! `relevo verify` and `relevo repair`: never a false alarm, every difference is found, and exactly that is mended.
 
+mod beyond_rows;
+mod holding;
+
 use std::time::Duration;
 
 use relevo_tests::relevo::{Finished, PATIENCE};

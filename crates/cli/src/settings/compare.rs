@@ -7,7 +7,7 @@ use relevo_catalog::Selection;
 use relevo_verify::VerifyOptions;
 
 use super::File;
-use crate::args::CompareArgs;
+use crate::args::{CompareArgs, PatternArgs};
 use crate::error::CliError;
 
 const DEFAULT_JOBS: usize = 2;
@@ -42,8 +42,19 @@ impl File {
         }
         let selection = Selection::parse(&args.tables, [] as [&str; 0])
             .map_err(|error| CliError::usage(format!("--table: {error}")))?;
+        // Those that no table owns are in no list of the flow: the patterns of the file say which take part.
+        let sequences = match args.tables.is_empty() {
+            true => self.selection(&PatternArgs { include: Vec::new(), exclude: Vec::new() })?,
+            false => selection.clone(),
+        };
         let jobs = args.jobs.or(NonZeroUsize::new(DEFAULT_JOBS)).unwrap_or(NonZeroUsize::MIN);
-        let options = VerifyOptions { selection, jobs, bytes_per_second, rows_listed: ROWS_LISTED };
+        let options = VerifyOptions {
+            selection,
+            sequences: Some(sequences),
+            jobs,
+            bytes_per_second,
+            rows_listed: ROWS_LISTED,
+        };
         Ok(CompareSettings { options, timeout })
     }
 }

@@ -222,6 +222,8 @@ impl Run<'_> {
             selection: Selection::default(),
             jobs: VERIFY_JOBS,
             bytes_per_second: None,
+            // They follow by themselves.
+            sequences: None,
             rows_listed: 100,
         };
         Ok((ends, options))
