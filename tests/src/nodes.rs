@@ -60,13 +60,28 @@ impl Nodes {
     }
 
     fn write_config(&self, port: impl Fn(&str, &Node) -> u16, more: &str) {
+        std::fs::write(self.config(), self.config_text(port, more)).expect("the configuration file");
+    }
+
+    pub(crate) fn config_text(&self, port: impl Fn(&str, &Node) -> u16, more: &str) -> String {
         let mut text = String::from("name = \"shop\"\n");
         for (name, node) in &self.nodes {
             let url = node.url_through(port(name, node), &self.role, PASSWORD, DATABASE);
             text.push_str(&format!("[node.{name}]\nurl = \"{url}\"\n"));
         }
         text.push_str(more);
-        std::fs::write(self.config(), text).expect("the configuration file");
+        text
+    }
+
+    /// The names of the nodes.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.nodes.keys().map(String::as_str)
+    }
+
+    /// The configuration file of somebody who has links of his own.
+    #[must_use]
+    pub fn config_of(&self, asker: &str) -> String {
+        self.folder.path().join(format!("{asker}.toml")).to_string_lossy().into_owned()
     }
 
     /// The configuration file.
@@ -96,8 +111,14 @@ impl Nodes {
     /// A command about all nodes.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> RelevoBuilder {
+        self.command_by(&self.config(), arguments)
+    }
+
+    /// The same with another configuration file.
+    #[must_use]
+    pub fn command_by(&self, config: &str, arguments: &[&str]) -> RelevoBuilder {
         RelevoBuilder::command(arguments)
-            .args(["--config", &self.config()])
+            .args(["--config", config])
             .env("RELEVO_SALVAGE", &self.folder.path().to_string_lossy())
     }
 
@@ -108,10 +129,27 @@ impl Nodes {
         done.await.expect("the command").expect_code(code)
     }
 
+    /// The same by somebody whose file does not name one of the nodes.
+    pub async fn run_without(&self, unnamed: &str, arguments: &[&str], code: i32) -> Finished {
+        let text = std::fs::read_to_string(self.config()).expect("the configuration file");
+        let parts = text.split("[node.").filter(|part| !part.starts_with(&format!("{unnamed}]")));
+        let config = self.config_of(&format!("without-{unnamed}"));
+        std::fs::write(&config, parts.collect::<Vec<_>>().join("[node.")).expect("a configuration file");
+        let command = self.command_by(&config, arguments);
+        let done = tokio::task::spawn_blocking(move || command.finish_within(PATIENCE));
+        done.await.expect("the command").expect_code(code)
+    }
+
     /// The Relevo beside a node.
     #[must_use]
     pub fn relevo(&self, name: &str) -> Relevo {
-        RelevoBuilder::run_node(&self.config(), name).spool(&self.spools[name]).start()
+        self.relevo_by(&self.config(), name)
+    }
+
+    /// The same with another configuration file.
+    #[must_use]
+    pub fn relevo_by(&self, config: &str, name: &str) -> Relevo {
+        RelevoBuilder::run_node(config, name).spool(&self.spools[name]).start()
     }
 
     /// A cluster with `a` as its primary and a Relevo beside every node; the others follow when this returns.

@@ -231,6 +231,7 @@ async fn work(
             HandoverError::TooSlow { .. } => "; the old primary accepts writes again".to_owned(),
             HandoverError::Overtaken { .. }
             | HandoverError::FenceWaits { .. }
+            | HandoverError::LocksHeld { .. }
             | HandoverError::PrimaryLives { .. }
             | HandoverError::NotTakenBack { .. } => String::new(),
             _ => "; the same command goes on from here".to_owned(),

@@ -162,7 +162,8 @@ pub fn conclude(found: &Verification) -> Result<(), CliError> {
             "{behind} sequences of the target are behind the source's, whose tables are equal at {}; they follow once in a \
              heartbeat interval while relevo run is at work, and relevo repair sets them at once",
             found.lsn
-        )));
+        ))
+        .of_kind("sequences_behind"));
     }
     if found.tables.is_empty() && found.skipped.is_empty() {
         return Err(

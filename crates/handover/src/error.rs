@@ -5,6 +5,7 @@ use relevo_model::Fault;
 use relevo_source::SourceError;
 use relevo_state::StateError;
 use thiserror::Error;
+use tokio_postgres::error::SqlState;
 
 use crate::{NodeNameError, Refusal};
 
@@ -73,6 +74,21 @@ pub enum HandoverError {
     FenceWaits {
         /// Where.
         node: String,
+        /// How long it was tried.
+        waited_ms: u128,
+        /// Who is in the way.
+        holders: String,
+    },
+    /// Others hold locks that a step needs.
+    #[error(
+        "node {node}: {action} was given up after {waited_ms} ms, because others hold locks there ({holders}): end them \
+         (SELECT pg_terminate_backend(PID)), then type the same command again"
+    )]
+    LocksHeld {
+        /// Where.
+        node: String,
+        /// What was being done.
+        action: String,
         /// How long it was tried.
         waited_ms: u128,
         /// Who is in the way.
@@ -162,6 +178,7 @@ impl HandoverError {
             Self::Snapshot { source, .. } => source.kind(),
             Self::Source { source, .. } => source.kind(),
             Self::FenceWaits { .. } => "fence_waits",
+            Self::LocksHeld { .. } => "locks_held",
             Self::TooSlow { .. } => "standby_too_slow",
             Self::NotTakenBack { .. } => "not_taken_back",
             Self::PrimaryLives { .. } => "primary_lives",
@@ -170,6 +187,29 @@ impl HandoverError {
             Self::File { .. } => "file",
             Self::Name(_) => "node_name",
             Self::Waited(_) => "handover_waits",
+        }
+    }
+
+    /// What the server says went wrong, if it was the server that said so.
+    pub(crate) fn sql_state(&self) -> Option<SqlState> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<tokio_postgres::Error>() {
+                return error.code().cloned();
+            }
+            cause = error.source();
+        }
+        None
+    }
+
+    /// The node whose statement failed.
+    pub(crate) fn node(&self) -> Option<&str> {
+        match self {
+            Self::Sql { node, .. }
+            | Self::State { node, .. }
+            | Self::Catalog { node, .. }
+            | Self::Snapshot { node, .. } => Some(node),
+            _ => None,
         }
     }
 

@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::PgLsn;
 
-use crate::{HandoverError, sql};
+use crate::{HandoverError, locks, sql};
 
 /// How long an attempt waits for a table's writers before it lets those pass that have come meanwhile: the first one, and
 /// the longest. Whoever holds one table and waits for another that is locked already is never waited for in vain for long.
@@ -174,7 +174,7 @@ impl Place<'_> {
                         return Err(HandoverError::FenceWaits {
                             node: self.node.to_owned(),
                             waited_ms: begun.elapsed().as_millis(),
-                            holders: self.writers().await,
+                            holders: locks::holders(self.client).await,
                         });
                     }
                 }
@@ -187,14 +187,6 @@ impl Place<'_> {
     async fn roll_back(&self) {
         // A session that is lost has rolled back by itself.
         let _ = self.client.batch_execute("ROLLBACK").await;
-    }
-
-    async fn writers(&self) -> String {
-        match self.client.query(sql::WRITERS, &[]).await {
-            Ok(rows) if rows.is_empty() => "they have ended meanwhile".to_owned(),
-            Ok(rows) => rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("; "),
-            Err(_) => "they could not be looked up".to_owned(),
-        }
     }
 
     async fn try_fence(

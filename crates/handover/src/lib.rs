@@ -6,6 +6,8 @@
 
 mod error;
 mod guard;
+mod hooks;
+mod locks;
 mod nodes;
 mod observe;
 pub mod plan;
@@ -17,11 +19,12 @@ mod work;
 
 pub use error::HandoverError;
 pub use guard::{cover, fence_stale};
+pub use hooks::{Hooks, run_due_hooks};
 pub use nodes::{Cluster, NodeConf, NodeNameError};
 pub use observe::{FlowSight, Observed, Seen, Sight, observe, observe_one};
 pub use plan::{Plan, Refusal, Step};
 #[doc(no_inline)]
-pub use relevo_state::{HandoverKind, HandoverRecord, HandoverState};
+pub use relevo_state::{HandoverKind, HandoverRecord, HandoverState, Hook, HookState};
 pub use role::{Claim, Stand, stand};
 pub use watch::{Word, announce, beat, connect_node, identify, listen, source_of};
-pub use work::{Done, Follows, Hooks, Work, follow_after_handover, init};
+pub use work::{Done, Follows, Work, follow_after_handover, init};

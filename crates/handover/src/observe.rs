@@ -1,6 +1,6 @@
 //! What plans are made from: what every node says of itself, or that it does not answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use relevo_catalog::ServerFacts;
@@ -48,8 +48,8 @@ pub struct Seen {
     pub superuser: bool,
     /// The flow into this node, unless it holds itself for the primary.
     pub flow: Option<FlowSight>,
-    /// Relevo's slots here.
-    pub slots: BTreeSet<String>,
+    /// Relevo's slots here, and up to which LSN whoever reads them has everything.
+    pub slots: BTreeMap<String, SourceLsn>,
     /// The hand-overs that this node took part in, newest first.
     pub handovers: Vec<HandoverRecord>,
 }
@@ -195,7 +195,7 @@ pub(crate) async fn see(cluster: &Cluster, node: &str, session: &SqlSession) -> 
         owns_database: row.get(2),
         superuser: row.get(3),
         flow: None,
-        slots: slots.iter().map(|row| row.get(0)).collect(),
+        slots: slots.iter().map(|row| (row.get(0), SourceLsn::new(row.get::<_, PgLsn>(1).into()))).collect(),
         handovers: Vec::new(),
     };
     let failed = || HandoverError::state(node);

@@ -7,12 +7,14 @@ mod failover;
 mod rejoin;
 mod switchover;
 #[cfg(test)]
+mod interleavings;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
 
 use relevo_model::SourceLsn;
-use relevo_state::{HandoverKind, HandoverRecord, HandoverState, NodeRecord};
+use relevo_state::{HandoverKind, HandoverRecord, HandoverState, Hook, NodeRecord};
 use thiserror::Error;
 
 use crate::{Claim, Observed, Seen};
@@ -78,6 +80,13 @@ pub enum Step {
         /// The new epoch.
         epoch: u64,
     },
+    /// A hook that nobody has run to its end, because the command was killed or the hook failed.
+    Tell {
+        /// Where it stands that it is due.
+        node: String,
+        /// Which.
+        hook: Hook,
+    },
     /// A node follows the new primary from the position at which both hold the same rows.
     Follow {
         /// Who.
@@ -97,12 +106,14 @@ pub enum Step {
         /// Where.
         node: String,
     },
-    /// What never left the old primary is written to a file and put down as to be undone.
+    /// What never left a former primary is written to a file and put down as to be undone.
     Salvage {
-        /// The old primary.
+        /// The former primary.
         node: String,
-        /// The new one.
-        primary: String,
+        /// For whom the slot was made that has it.
+        reader: String,
+        /// All that it has written on its own lies behind this LSN of its own.
+        from: SourceLsn,
     },
     /// What the file holds leaves the old primary's tables, and it follows the new primary.
     Undo {
@@ -111,9 +122,9 @@ pub enum Step {
         /// The new one.
         primary: String,
     },
-    /// A standby's rows get the new primary's values, wherever they differ, and it follows from there.
+    /// A node's rows get the new primary's values, wherever they differ, and it follows from there.
     Resync {
-        /// The standby.
+        /// The node.
         node: String,
         /// The new primary.
         primary: String,
@@ -140,6 +151,7 @@ impl Step {
             Self::Settle { .. } => "settle",
             Self::AdvanceSequences { .. } => "advance_sequences",
             Self::Promote { .. } => "promote",
+            Self::Tell { .. } => "tell",
             Self::Follow { .. } => "follow",
             Self::Retire { .. } => "retire",
             Self::Unfence { .. } => "unfence",
@@ -174,6 +186,9 @@ impl fmt::Display for Step {
             Self::AdvanceSequences { node } => write!(f, "on {node}: move every sequence ahead by a margin"),
             Self::Promote { node, from, epoch } => {
                 write!(f, "on {node}: take the role from {from} (epoch {epoch}) and accept writes")
+            }
+            Self::Tell { node, hook } => {
+                write!(f, "run the hook {} of {node}, which is due", hook.as_str())
             }
             Self::Follow { node, primary } => {
                 write!(f, "on {node}: follow {primary} from where both are the same")
@@ -210,6 +225,8 @@ pub struct Plan {
     pub from: Option<String>,
     /// Whom it is about.
     pub to: String,
+    /// The epoch in which it begins.
+    pub since: u64,
     /// The epoch that it leads to.
     pub epoch: u64,
     /// The hand-over that was begun by an interrupted command.
@@ -241,9 +258,9 @@ pub enum Refusal {
     },
     /// Two nodes claim the role in one epoch.
     #[error(
-        "{claimants} claim the role of the primary in the same epoch {epoch}, so two failovers were made at once; their \
-         Relevos fence both. Decide whose writes are to stay, and type: relevo failover --to NODE --force; the other one \
-         must then be copied anew, so save first what was written only there"
+        "{claimants} claim the role of the primary in the same epoch {epoch}, so two failovers were made at once, by files \
+         that name different nodes; their Relevos fence both. Decide whose writes are to stay, and type: relevo failover \
+         --to NODE --force; then relevo rejoin for the other one, which writes to a file what was written only there"
     )]
     Contested {
         /// Who.
@@ -363,6 +380,20 @@ fn claim(observed: &Observed) -> Result<Claim, Refusal> {
             Err(Refusal::Contested { claimants: claimants.join(" and "), epoch })
         }
     }
+}
+
+/// The epoch in which a node would have the role. Each node has epochs of its own: with two nodes the first has the odd ones
+/// and the second the even ones. So two nodes can never have it in one epoch, even if two commands give it away at once and
+/// see nothing of each other, as long as their files name the same nodes.
+fn next_epoch(observed: &Observed, to: &str, epoch: u64) -> u64 {
+    let count = observed.nodes.len() as u64;
+    let place = observed.nodes.keys().take_while(|node| *node != to).count() as u64 + 1;
+    (1..=count).map(|more| epoch + more).find(|next| next % count == place % count).unwrap_or(epoch + 1)
+}
+
+/// The name of the slot from which a node follows another.
+fn slot(cluster: &str, follower: &str) -> String {
+    format!("relevo_{cluster}_{follower}")
 }
 
 /// The primary's own database must know of its role: one that was restored to an older state does not, and may hold less

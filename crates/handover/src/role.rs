@@ -31,7 +31,8 @@ pub enum Stand {
         /// Who has the role.
         primary: String,
     },
-    /// Two nodes claim the role in the same epoch: both must be fenced, and a person decides.
+    /// Two nodes claim the role in the same epoch, which takes commands whose files name different nodes: both must be fenced,
+    /// and a person decides.
     Contested {
         /// The epoch.
         epoch: u64,

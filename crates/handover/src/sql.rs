@@ -14,18 +14,22 @@ SELECT n.nspname, c.relname, t.tgenabled::text, pg_catalog.pg_has_role(c.relowne
            AND d.objid = c.oid AND d.deptype = 'e'))
  ORDER BY 1, 2";
 
-/// Who holds locks on user tables that keep the fence out, with what they do.
-pub(crate) const WRITERS: &str = "
-SELECT DISTINCT 'pid ' || a.pid || ', ' || coalesce(a.usename::text, '?') || ', '
+/// Who holds locks that a hand-over waits for, the oldest transaction first: on tables of this database, or as one that has
+/// written anywhere, for which the making of a slot waits.
+pub(crate) const HOLDERS: &str = "
+SELECT 'pid ' || a.pid || ', ' || coalesce(a.usename::text, '?') || ', '
        || coalesce(nullif(a.application_name, ''), 'no application name') || ', ' || coalesce(a.state, '?')
-       || ' for ' || pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)) || ' s'
-  FROM pg_catalog.pg_locks l
-  JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
- WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
-   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-   AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
-                  'ExclusiveLock', 'AccessExclusiveLock')
-   AND a.backend_type = 'client backend'
+       || ' for ' || pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp()
+            - CASE WHEN a.state = 'active' THEN a.query_start ELSE a.state_change END)) || ' s, transaction open for '
+       || pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)) || ' s'
+  FROM pg_catalog.pg_stat_activity a
+ WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend' AND a.xact_start IS NOT NULL
+   AND (a.backend_xid IS NOT NULL OR EXISTS (SELECT FROM pg_catalog.pg_locks l
+        WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.granted
+          AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+          AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
+                         'ExclusiveLock', 'AccessExclusiveLock')))
+ ORDER BY a.xact_start
  LIMIT 5";
 
 /// Where the WAL ends, and what stands in the way of a fence.
@@ -37,9 +41,9 @@ SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_repl
          WHERE d.datname = pg_catalog.current_database()),
        (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)";
 
-/// Relevo's slots in this database.
-pub(crate) const SLOTS: &str = "SELECT slot_name::text FROM pg_catalog.pg_replication_slots \
-     WHERE plugin = 'pgoutput' AND database = pg_catalog.current_database()";
+/// Relevo's slots in this database. One that is just being made has no position yet.
+pub(crate) const SLOTS: &str = "SELECT slot_name::text, confirmed_flush_lsn FROM pg_catalog.pg_replication_slots \
+     WHERE confirmed_flush_lsn IS NOT NULL AND plugin = 'pgoutput' AND database = pg_catalog.current_database()";
 
 /// Whether somebody applies: holds the advisory lock `$1`.
 pub(crate) const APPLIES: &str = "

@@ -14,29 +14,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use relevo_connect::SqlSession;
 use relevo_model::{SourceLsn, Timestamp};
-use relevo_state::{self as state, HandoverKind, HandoverRecord, HandoverState, RoleNote};
-use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use relevo_state::{self as state, HandoverKind, HandoverRecord, HandoverState, Hook, RoleNote};
+use tokio::time::sleep;
+use tracing::info;
 
 use crate::observe::{Seen, connect, see};
 use crate::salvage::Touched;
-use crate::{Cluster, HandoverError, Plan, Step};
+use crate::{Cluster, HandoverError, Hooks, Plan, Step, hooks, locks};
 
 pub use follow::{Follows, follow_after_handover};
 
 /// How often something that is waited for is looked at.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
-/// How long a hook may take.
-const HOOK_LIMIT: Duration = Duration::from_secs(30);
-
-/// Commands that tell others, such as proxies and name servers.
-#[derive(Debug, Clone, Default)]
-pub struct Hooks {
-    /// Run when the old primary accepts no writes any more.
-    pub on_fence: Option<String>,
-    /// Run when the new primary accepts writes.
-    pub on_promote: Option<String>,
-}
 
 /// Work on a plan.
 pub struct Work<'a> {
@@ -111,8 +100,11 @@ impl Work<'_> {
         for (at, step) in plan.steps.iter().enumerate() {
             (self.tell)(at + 1, step);
             run.record.step = Some(step.word().to_owned());
+            let began = Instant::now();
             if let Err(error) = run.step(step).await {
+                let error = locks::named(self.cluster, error, step, began.elapsed()).await;
                 if !run.may_go_back() {
+                    run.disarm().await;
                     return Err(error);
                 }
                 return Err(match run.go_back().await {
@@ -129,40 +121,6 @@ impl Work<'_> {
     fn record(&self, plan: &Plan) -> HandoverRecord {
         let between = (plan.from.as_deref(), plan.to.as_str());
         HandoverRecord::begun(plan.kind, plan.epoch, between, (&self.requested_by, now()))
-    }
-
-    /// Runs a hook, if there is one. That it fails is said, and stops nothing: the role has moved or is moving.
-    async fn hook(&self, name: &str, run: &HandoverRecord) {
-        let command = match name {
-            "on_fence" => &self.hooks.on_fence,
-            _ => &self.hooks.on_promote,
-        };
-        // Who comes back changes nothing for anybody else.
-        let Some(command) = command.as_ref().filter(|_| run.kind != HandoverKind::Rejoin) else { return };
-        let place = |node: &str| {
-            let host = self.cluster.nodes.get(node).and_then(|conf| conf.info.hosts().first().cloned());
-            host.map_or_else(String::new, |host| host.to_string())
-        };
-        let old = run.from.clone().unwrap_or_default();
-        let child = tokio::process::Command::new("/bin/sh")
-            .args(["-c", command])
-            .env("RELEVO_HOOK", name)
-            .env("RELEVO_CLUSTER", &self.cluster.name)
-            .env("RELEVO_HANDOVER", run.kind.as_str())
-            .env("RELEVO_EPOCH", run.epoch.to_string())
-            .env("RELEVO_OLD_PRIMARY", &old)
-            .env("RELEVO_OLD_PRIMARY_HOST", place(&old))
-            .env("RELEVO_NEW_PRIMARY", &run.to)
-            .env("RELEVO_NEW_PRIMARY_HOST", place(&run.to))
-            .stdin(std::process::Stdio::null())
-            .kill_on_drop(true)
-            .status();
-        match timeout(HOOK_LIMIT, child).await {
-            Ok(Ok(status)) if status.success() => info!(hook = name, "the hook was run"),
-            Ok(Ok(status)) => warn!(hook = name, %status, "the hook failed; go on by hand with what it does"),
-            Ok(Err(error)) => warn!(hook = name, %error, "the hook could not be run"),
-            Err(_) => warn!(hook = name, limit = ?HOOK_LIMIT, "the hook took too long and was ended"),
-        }
     }
 }
 
@@ -196,10 +154,11 @@ impl Run<'_> {
             Step::Settle { node } => self.settle(node).await,
             Step::AdvanceSequences { node } => self.advance_sequences(node).await,
             Step::Promote { node, from, epoch } => self.promote(node, from, *epoch).await,
+            Step::Tell { node, hook } => self.tell(node, *hook).await,
             Step::Follow { node, primary } => self.follow(node, primary).await,
             Step::Retire { on, follower } => self.retire(on, follower).await,
             Step::Unfence { node } => self.unfence(node).await,
-            Step::Salvage { node, primary } => self.salvage(node, primary).await,
+            Step::Salvage { node, reader, from, .. } => self.salvage(node, reader, *from).await,
             Step::Undo { node, primary } => self.undo(node, primary).await,
             Step::Resync { node, primary } => self.resync(node, primary).await,
             Step::Restore { node, primary } => self.restore(node, primary).await,
@@ -211,6 +170,35 @@ impl Run<'_> {
         let record = self.record.clone();
         let session = self.session(node).await?;
         state::put_handover(&**session, &record).await.map_err(HandoverError::state(node))
+    }
+
+    /// Runs a hook that is due, or has failed, of the hand-over that is recorded on the node.
+    async fn tell(&mut self, node: &str, hook: Hook) -> Result<(), HandoverError> {
+        let mut record = self.record.clone();
+        let (cluster, hooks) = (self.work.cluster, &self.work.hooks);
+        let session = self.session(node).await?;
+        let problem = hooks::run((cluster, hooks), (node, session), hook, &mut record).await?;
+        *self.record.hook_mut(hook) = record.hook(hook);
+        self.done.warnings.extend(problem);
+        Ok(())
+    }
+
+    /// A failover that was not done leaves no slots behind that nobody reads.
+    async fn disarm(&mut self) {
+        if self.plan.kind != HandoverKind::Failover || self.record.new_lsn.is_some() {
+            return;
+        }
+        self.sessions.clear();
+        // The COMMIT that gave the role may not have been answered.
+        if !matches!(self.role_has_moved().await, Ok(false)) {
+            return;
+        }
+        for (on, follower) in std::mem::take(&mut self.armed) {
+            // Typed again, the command makes it anew; what went wrong before this is what has to be said.
+            if let Err(error) = self.retire(&on, &follower).await {
+                info!(%error, "the slot on {on} for {follower} is left");
+            }
+        }
     }
 
     /// Whether nothing has happened yet that cannot be taken back.

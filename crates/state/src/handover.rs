@@ -96,6 +96,62 @@ impl FromStr for HandoverState {
     }
 }
 
+/// A command that tells others of a hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// The old primary accepts no writes any more.
+    OnFence,
+    /// The new primary accepts writes.
+    OnPromote,
+}
+
+impl Hook {
+    /// Its name in the configuration, in the database and in its own environment.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OnFence => "on_fence",
+            Self::OnPromote => "on_promote",
+        }
+    }
+}
+
+/// What has become of a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HookState {
+    /// What it tells of has happened, or is about to; nobody has run it to its end.
+    Due,
+    /// It was run, and failed or took too long.
+    Failed,
+    /// It was run to its end.
+    Done,
+}
+
+impl HookState {
+    /// The word in the database and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Failed => "failed",
+            Self::Done => "done",
+        }
+    }
+}
+
+impl FromStr for HookState {
+    type Err = StateError;
+
+    fn from_str(text: &str) -> Result<Self, StateError> {
+        Ok(match text {
+            "due" => Self::Due,
+            "failed" => Self::Failed,
+            "done" => Self::Done,
+            other => return Err(StateError::Corrupt { column: "handover.on_…", value: other.to_owned() }),
+        })
+    }
+}
+
 /// One hand-over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandoverRecord {
@@ -131,6 +187,35 @@ pub struct HandoverRecord {
     pub pause_ms: Option<i64>,
     /// What may be missing.
     pub loss: Option<String>,
+    /// The hook that is told of the fence, if there is one.
+    pub on_fence: Option<HookState>,
+    /// The hook that is told of the new primary, if there is one.
+    pub on_promote: Option<HookState>,
+}
+
+impl HandoverRecord {
+    /// What has become of a hook. `None`: there is none.
+    #[must_use]
+    pub const fn hook(&self, hook: Hook) -> Option<HookState> {
+        match hook {
+            Hook::OnFence => self.on_fence,
+            Hook::OnPromote => self.on_promote,
+        }
+    }
+
+    /// The same, to be changed.
+    pub const fn hook_mut(&mut self, hook: Hook) -> &mut Option<HookState> {
+        match hook {
+            Hook::OnFence => &mut self.on_fence,
+            Hook::OnPromote => &mut self.on_promote,
+        }
+    }
+
+    /// Nobody has run the hook to its end, although there is one.
+    #[must_use]
+    pub fn is_untold(&self, hook: Hook) -> bool {
+        matches!(self.hook(hook), Some(HookState::Due | HookState::Failed))
+    }
 }
 
 impl HandoverRecord {
@@ -159,26 +244,42 @@ impl HandoverRecord {
             new_lsn: None,
             pause_ms: None,
             loss: None,
+            on_fence: None,
+            on_promote: None,
         }
     }
 }
 
 const COLUMNS: &str = "id, kind, state, epoch, from_node, to_node, step, requested_by, started_at, ended_at, \
-     old_system_id, old_lsn, old_commit_time, new_lsn, pause_ms, loss";
+     old_system_id, old_lsn, old_commit_time, new_lsn, pause_ms, loss, on_fence, on_promote";
+/// That a hook was run is not forgotten because somebody who did not know it yet writes what he knows.
 const PUT: &str = "INSERT INTO relevo.handover (id, kind, state, epoch, from_node, to_node, step, requested_by, \
-     started_at, ended_at, old_system_id, old_lsn, old_commit_time, new_lsn, pause_ms, loss) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+     started_at, ended_at, old_system_id, old_lsn, old_commit_time, new_lsn, pause_ms, loss, on_fence, on_promote) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
      ON CONFLICT (id) DO UPDATE SET state = excluded.state, step = excluded.step, ended_at = excluded.ended_at, \
      old_system_id = coalesce(excluded.old_system_id, relevo.handover.old_system_id), \
      old_lsn = coalesce(excluded.old_lsn, relevo.handover.old_lsn), \
      old_commit_time = coalesce(excluded.old_commit_time, relevo.handover.old_commit_time), \
      new_lsn = coalesce(excluded.new_lsn, relevo.handover.new_lsn), \
      pause_ms = coalesce(excluded.pause_ms, relevo.handover.pause_ms), \
-     loss = coalesce(excluded.loss, relevo.handover.loss)";
+     loss = coalesce(excluded.loss, relevo.handover.loss), \
+     on_fence = CASE WHEN relevo.handover.on_fence = 'done' THEN 'done' \
+       ELSE coalesce(excluded.on_fence, relevo.handover.on_fence) END, \
+     on_promote = CASE WHEN relevo.handover.on_promote = 'done' THEN 'done' \
+       ELSE coalesce(excluded.on_promote, relevo.handover.on_promote) END";
+
+/// A fence that was taken back, or is not there yet, is not told of.
+const FENCE_UNTOLD: &str = "on_fence = 'due' AND state = 'running' AND EXISTS (SELECT FROM relevo.node AS n \
+     WHERE n.name = from_node AND n.primary_node = n.name AND n.fenced AND n.fence_lsn IS NOT NULL \
+     AND n.promised_to IS NOT DISTINCT FROM CASE WHEN kind = 'switchover' THEN to_node END)";
+/// A role that has moved on since is not told of.
+const PROMOTION_UNTOLD: &str = "on_promote = 'due' AND new_lsn IS NOT NULL AND EXISTS (SELECT FROM relevo.node AS n \
+     WHERE n.name = to_node AND n.primary_node = n.name AND n.epoch = handover.epoch)";
 
 fn record(row: &Row) -> Result<HandoverRecord, StateError> {
     let lsn = |index: usize| row.get::<_, Option<PgLsn>>(index).map(|lsn| SourceLsn::new(lsn.into()));
     let time = |index: usize| row.get::<_, Option<SystemTime>>(index).map(Timestamp::from);
+    let hook = |index: usize| row.get::<_, Option<&str>>(index).map(str::parse).transpose();
     Ok(HandoverRecord {
         id: row.get(0),
         kind: row.get::<_, &str>(1).parse()?,
@@ -196,6 +297,8 @@ fn record(row: &Row) -> Result<HandoverRecord, StateError> {
         new_lsn: lsn(13),
         pause_ms: row.get(14),
         loss: row.get(15),
+        on_fence: hook(16)?,
+        on_promote: hook(17)?,
     })
 }
 
@@ -206,7 +309,8 @@ fn record(row: &Row) -> Result<HandoverRecord, StateError> {
 pub async fn put_handover(client: &impl GenericClient, record: &HandoverRecord) -> Result<(), StateError> {
     let lsn = |lsn: Option<SourceLsn>| lsn.map(|lsn| PgLsn::from(lsn.as_u64()));
     let time = |time: Option<Timestamp>| time.map(SystemTime::from);
-    let parameters: [&(dyn ToSql + Sync); 16] = [
+    let hook = |hook: Option<HookState>| hook.map(HookState::as_str);
+    let parameters: [&(dyn ToSql + Sync); 18] = [
         &record.id,
         &record.kind.as_str(),
         &record.state.as_str(),
@@ -223,9 +327,57 @@ pub async fn put_handover(client: &impl GenericClient, record: &HandoverRecord) 
         &lsn(record.new_lsn),
         &record.pause_ms,
         &record.loss,
+        &hook(record.on_fence),
+        &hook(record.on_promote),
     ];
     let done = client.execute(PUT, &parameters).await;
     done.map(drop).map_err(StateError::sql("recording the hand-over"))
+}
+
+/// Hooks of this node that nobody has run although what they tell of has happened: of the hand-over that gave it the role,
+/// and of one for which it is fenced.
+///
+/// # Errors
+/// [`StateError::Sql`], [`StateError::Corrupt`].
+pub async fn hooks_due(client: &impl GenericClient) -> Result<Vec<(HandoverRecord, Hook)>, StateError> {
+    let mut due = Vec::new();
+    for (hook, condition) in [(Hook::OnFence, FENCE_UNTOLD), (Hook::OnPromote, PROMOTION_UNTOLD)] {
+        let query = format!("SELECT {COLUMNS} FROM relevo.handover WHERE {condition} ORDER BY started_at, id");
+        let rows = client.query(&query, &[]).await.map_err(StateError::sql("looking for hooks that are due"))?;
+        for row in &rows {
+            due.push((record(row)?, hook));
+        }
+    }
+    Ok(due)
+}
+
+/// What has become of a hook of a hand-over, by this database's word.
+///
+/// # Errors
+/// [`StateError::Sql`], [`StateError::Corrupt`].
+pub async fn hook_state(
+    client: &impl GenericClient,
+    id: &str,
+    hook: Hook,
+) -> Result<Option<HookState>, StateError> {
+    let error = || StateError::sql("reading what has become of a hook");
+    let query = format!("SELECT {} FROM relevo.handover WHERE id = $1", hook.as_str());
+    let row = client.query_opt(&query, &[&id]).await.map_err(error())?;
+    row.and_then(|row| row.get::<_, Option<String>>(0)).map(|text| text.parse()).transpose()
+}
+
+/// Writes down what has become of a hook, and nothing else of the hand-over.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn note_hook(
+    client: &impl GenericClient,
+    id: &str,
+    (hook, what): (Hook, HookState),
+) -> Result<(), StateError> {
+    let statement = format!("UPDATE relevo.handover SET {} = $2 WHERE id = $1", hook.as_str());
+    let done = client.execute(&statement, &[&id, &what.as_str()]).await;
+    done.map(drop).map_err(StateError::sql("recording what has become of a hook"))
 }
 
 /// All hand-overs that this database took part in, the newest first.

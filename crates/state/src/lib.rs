@@ -26,7 +26,10 @@ pub use flow::{
     is_locked, lock, lock_shared, mark_schema_ready, progress, reopen_copy, say_state, set_state, try_lock,
     unlock,
 };
-pub use handover::{HandoverKind, HandoverRecord, HandoverState, handovers, put_handover};
+pub use handover::{
+    HandoverKind, HandoverRecord, HandoverState, Hook, HookState, handovers, hook_state, hooks_due, note_hook,
+    put_handover,
+};
 pub use hold::{HOLD_CHANNEL, Hold, held, hold, lock_held, release, renew_hold, stand_at};
 pub use install::{VERSION, install, installed_version};
 pub use node::{

@@ -58,7 +58,9 @@ CREATE TABLE relevo.handover (
     old_commit_time timestamptz,
     new_lsn      pg_lsn,
     pause_ms     bigint,
-    loss         text
+    loss         text,
+    on_fence     text        CHECK (on_fence IN ('due', 'failed', 'done')),
+    on_promote   text        CHECK (on_promote IN ('due', 'failed', 'done'))
 );
 COMMENT ON TABLE relevo.handover IS 'The history of roles, as far as this database took part in it.';
 COMMENT ON COLUMN relevo.handover.id IS 'The same on every node that took part.';
@@ -71,6 +73,8 @@ COMMENT ON COLUMN relevo.handover.old_commit_time IS 'When the old primary commi
 COMMENT ON COLUMN relevo.handover.new_lsn IS 'LSN of the new primary: behind everything that it had from the old one, before the first write of its own.';
 COMMENT ON COLUMN relevo.handover.pause_ms IS 'For how many milliseconds nobody could write.';
 COMMENT ON COLUMN relevo.handover.loss IS 'What may be missing, in words, when the old primary could not be asked.';
+COMMENT ON COLUMN relevo.handover.on_fence IS 'What has become of the hook that is told that the old primary accepts no writes. NULL: there is none.';
+COMMENT ON COLUMN relevo.handover.on_promote IS 'What has become of the hook that is told that the new primary accepts writes. NULL: there is none. It is due from the transaction on that gives the role.';
 
 -- Not SECURITY INVOKER: whoever is refused may not read schema relevo.
 CREATE FUNCTION relevo.guard() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER

@@ -2,8 +2,12 @@
 
 mod failover;
 mod ledger;
+mod hooks;
 mod links;
+mod locks;
+mod losses;
 mod nodes;
+mod partitions;
 mod switchover;
 
 use relevo_tests::{Database, Nodes};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use relevo_handover::{HandoverRecord, HandoverState, observe};
+use relevo_handover::{HandoverRecord, HandoverState, HookState, observe};
 use serde::Serialize;
 
 use crate::args::HistoryArgs;
@@ -27,6 +27,8 @@ struct Entry {
     new_lsn: Option<String>,
     pause_ms: Option<i64>,
     loss: Option<String>,
+    on_fence: Option<&'static str>,
+    on_promote: Option<&'static str>,
 }
 
 impl Entry {
@@ -47,6 +49,8 @@ impl Entry {
             new_lsn: record.new_lsn.map(|lsn| lsn.to_string()),
             pause_ms: record.pause_ms,
             loss: record.loss.clone(),
+            on_fence: record.on_fence.map(HookState::as_str),
+            on_promote: record.on_promote.map(HookState::as_str),
         }
     }
 }

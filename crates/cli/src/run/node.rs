@@ -2,6 +2,7 @@
 //! while its node is a standby, and watches while it is the primary. Nobody restarts it when the role moves.
 
 mod eyes;
+mod hooks;
 
 use std::time::Duration;
 
@@ -102,6 +103,7 @@ pub async fn live(
 ) -> Result<(), CliError> {
     let watching = CancellationToken::new();
     let eyes = Eyes::open(&place.cluster, &watching);
+    hooks::watch(&place.cluster, &place.me, place.file.handover(None, None)?.hooks, &watching);
     let mut life = Life {
         place,
         board,

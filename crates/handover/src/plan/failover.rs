@@ -1,9 +1,11 @@
 //! The hand-over when the primary is lost.
 
-use relevo_state::HandoverKind;
+use relevo_state::{HandoverKind, Hook};
 
+use super::switchover::stay;
 use super::{
-    Plan, Refusal, Step, claim, is_named, may_be_guarded, must_be_ready, must_see, running, same_source,
+    Plan, Refusal, Step, claim, is_named, may_be_guarded, must_be_ready, must_see, next_epoch, running,
+    same_source,
 };
 use crate::{Claim, Observed};
 
@@ -26,7 +28,7 @@ pub fn failover(observed: &Observed, to: &str, force: bool) -> Result<Plan, Refu
     };
     let new = must_see(observed, to, "nothing can be done without it")?;
     if claim.primary == to {
-        return has_the_role(observed, to, claim);
+        return has_the_role(observed, to, claim, force);
     }
     let from = claim.primary.as_str();
     let old = observed.seen(from);
@@ -65,6 +67,13 @@ pub fn failover(observed: &Observed, to: &str, force: bool) -> Result<Plan, Refu
         });
     }
     let node = |name: &str| name.to_owned();
+    let epoch = next_epoch(observed, to, claim.epoch);
+    let begun = |seen| running(seen, HandoverKind::Failover, to, epoch);
+    let resumes = begun(new).or_else(|| old.and_then(begun)).cloned();
+    // Fenced by a command that was killed before it could tell.
+    if steps.is_empty() && old.is_some() && resumes.as_ref().is_some_and(|run| run.is_untold(Hook::OnFence)) {
+        steps.push(Step::Tell { node: node(from), hook: Hook::OnFence });
+    }
     steps.push(Step::Settle { node: node(to) });
     steps.extend(
         observed
@@ -74,7 +83,7 @@ pub fn failover(observed: &Observed, to: &str, force: bool) -> Result<Plan, Refu
             .map(|follower| Step::Arm { on: node(to), follower: follower.clone() }),
     );
     steps.push(Step::AdvanceSequences { node: node(to) });
-    steps.push(Step::Promote { node: node(to), from: node(from), epoch: claim.epoch + 1 });
+    steps.push(Step::Promote { node: node(to), from: node(from), epoch });
     for (other, seen) in observed.all_seen().filter(|(other, _)| *other != to && *other != from) {
         // Whether it is as far as the new primary is known for sure only afterwards; the step looks again.
         if seen.flow.is_some() {
@@ -85,8 +94,9 @@ pub fn failover(observed: &Observed, to: &str, force: bool) -> Result<Plan, Refu
         kind: HandoverKind::Failover,
         from: Some(node(from)),
         to: node(to),
-        epoch: claim.epoch + 1,
-        resumes: running(new, HandoverKind::Failover, to, claim.epoch + 1).cloned(),
+        since: claim.epoch,
+        epoch,
+        resumes,
         steps,
         notes,
         rolls_back: false,
@@ -94,8 +104,8 @@ pub fn failover(observed: &Observed, to: &str, force: bool) -> Result<Plan, Refu
 }
 
 /// The failover has been done; standbys may be left that do not follow yet.
-fn has_the_role(observed: &Observed, to: &str, claim: Claim) -> Result<Plan, Refusal> {
-    let plan = super::switchover(observed, to)?;
+fn has_the_role(observed: &Observed, to: &str, claim: Claim, force: bool) -> Result<Plan, Refusal> {
+    let plan = stay(observed, to, claim.epoch, force)?;
     Ok(Plan { kind: HandoverKind::Failover, epoch: claim.epoch, ..plan })
 }
 
@@ -123,16 +133,18 @@ fn decide(observed: &Observed, to: &str, epoch: u64) -> Result<Plan, Refusal> {
         .filter(|rival| observed.record(rival).is_some_and(|record| !record.fenced))
         .map(|rival| Step::Fence { node: (*rival).to_owned(), promised_to: None })
         .collect();
+    let next = next_epoch(observed, to, epoch);
     steps.push(Step::Promote {
         node: to.to_owned(),
         from: rivals.first().map_or_else(|| to.to_owned(), |rival| (*rival).to_owned()),
-        epoch: epoch + 1,
+        epoch: next,
     });
     Ok(Plan {
         kind: HandoverKind::Failover,
         from: rivals.first().map(|rival| (*rival).to_owned()),
         to: to.to_owned(),
-        epoch: epoch + 1,
+        since: epoch,
+        epoch: next,
         resumes: None,
         steps,
         notes: vec![format!("the writes of {} in epoch {epoch} leave the cluster", rivals.join(" and "))],

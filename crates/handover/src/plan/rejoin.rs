@@ -1,11 +1,13 @@
 //! The return of an old primary, or of a standby that was left behind.
 
-use relevo_state::HandoverKind;
+use relevo_model::SourceLsn;
+use relevo_state::{HandoverKind, HandoverRecord, NodeRecord};
 
 use super::{
     Plan, Refusal, Step, by_which, claim, follows, is_named, may_be_guarded, may_follow, must_see, running,
+    slot,
 };
-use crate::Observed;
+use crate::{Observed, Seen};
 
 /// Lets `node` follow the present primary. What it has and nobody else has goes to the salvage file and leaves its tables.
 ///
@@ -15,89 +17,130 @@ pub fn rejoin(observed: &Observed, node: &str) -> Result<Plan, Refusal> {
     is_named(observed, node)?;
     let claim = claim(observed)?;
     let primary = claim.primary.as_str();
-    let cannot =
-        |reason: String, remedy: String| Refusal::CannotRejoin { node: node.to_owned(), reason, remedy };
     if primary == node {
         return Err(cannot(
+            node,
             format!("it is the primary, since epoch {}", claim.epoch),
             "there is nothing to do".to_owned(),
         ));
     }
     let seen = must_see(observed, node, "start its server first")?;
     let new = must_see(observed, primary, "its values are needed")?;
-    let anew = format!(
-        "let it be copied anew: drop its tables (or its database), then start relevo run --node {node}"
-    );
     let Some(record) = &seen.record else {
-        return Err(cannot("it has never been part of the cluster".to_owned(), anew));
+        return Err(cannot(node, "it has never been part of the cluster".to_owned(), anew(node)));
     };
-    let name = |name: &str| name.to_owned();
+    let handover = by_which(new, claim.epoch);
     let mut plan = Plan {
         kind: HandoverKind::Rejoin,
-        from: Some(name(node)),
-        to: name(node),
+        from: Some(node.to_owned()),
+        to: node.to_owned(),
+        since: claim.epoch,
         epoch: claim.epoch,
         resumes: running(seen, HandoverKind::Rejoin, node, claim.epoch).cloned(),
         steps: Vec::new(),
         notes: Vec::new(),
         rolls_back: false,
     };
+    let retire = retire(observed, node, seen, record);
+    let (node, primary) = (node.to_owned(), primary.to_owned());
     if follows(seen, new) && record.epoch == claim.epoch {
         // What an interrupted rejoin has left to do.
-        let own = by_which(new, claim.epoch).is_some_and(|handover| handover.from.as_deref() == Some(node));
-        if plan.resumes.is_some() && !own {
-            plan.steps.push(Step::Resync { node: name(node), primary: name(primary) });
-        } else if plan.resumes.is_some() {
-            plan.steps.push(Step::Restore { node: name(node), primary: name(primary) });
-            plan.steps.push(Step::Retire { on: name(node), follower: name(primary) });
+        if plan.resumes.is_some() {
+            plan.steps.push(match handover.is_some_and(|handover| parted(handover, &node, seen)) {
+                true => Step::Restore { node, primary },
+                false => Step::Resync { node, primary },
+            });
+            plan.steps.extend(retire);
         }
         return Ok(plan);
     }
-    let Some(handover) = by_which(new, claim.epoch) else {
-        return Err(cannot(format!("{primary} does not know from where on it had the role"), anew));
+    let Some(handover) = handover else {
+        let reason = format!("{primary} does not know from where on it had the role");
+        return Err(cannot(&node, reason, anew(&node)));
     };
-    if may_follow(node, seen, primary, handover) {
-        plan.steps.push(Step::Follow { node: name(node), primary: name(primary) });
+    if may_follow(&node, seen, &primary, handover) {
+        plan.steps.push(Step::Follow { node, primary });
         return Ok(plan);
     }
-    if handover.from.as_deref() != Some(node) {
+    let armed = new.slots.contains_key(&slot(&record.cluster, &node));
+    let mut by_what_it_wrote = false;
+    if record.primary == node {
+        may_be_guarded(seen, &node)?;
+        let (from, reader) = own_writes(observed, (&node, seen, record), new)?;
+        // Without the place of its fence nobody knows where its own writes end: whoever set it was interrupted, or is at it.
+        if !record.fenced || record.fence_lsn.is_none() {
+            plan.steps.push(Step::Fence { node: node.clone(), promised_to: None });
+        }
+        // Where it was left by the present primary itself, what it wrote since is all that differs.
+        by_what_it_wrote = armed && parted(handover, &node, seen) && reader == primary;
+        plan.steps.push(Step::Salvage { node: node.clone(), reader, from });
+    } else if !seen.flow.as_ref().is_some_and(|flow| flow.complete) {
         // A standby has no writes of its own; where it stands nobody can say any more.
-        if !seen.flow.as_ref().is_some_and(|flow| flow.complete) {
-            return Err(cannot("not every table had arrived".to_owned(), anew));
+        return Err(cannot(&node, "not every table had arrived".to_owned(), anew(&node)));
+    }
+    if by_what_it_wrote {
+        plan.steps.push(Step::Undo { node: node.clone(), primary: primary.clone() });
+        plan.steps.push(Step::Restore { node, primary });
+    } else {
+        if !armed {
+            plan.steps.push(Step::Arm { on: primary.clone(), follower: node.clone() });
         }
-        if record.primary == node {
-            let reason =
-                format!("it had the role itself, in epoch {}, and not just before {primary}", record.epoch);
-            return Err(cannot(reason, anew));
-        }
-        if !new.slots.contains(&format!("relevo_{}_{node}", record.cluster)) {
-            return Err(cannot(format!("{primary} has no slot for it any more"), anew));
-        }
-        plan.steps.push(Step::Resync { node: name(node), primary: name(primary) });
-        return Ok(plan);
+        plan.steps.push(Step::Resync { node, primary });
     }
-    if handover.old_lsn.is_none() {
-        let reason =
-            format!("it and {primary} had the role in the same epoch, so nobody knows where they parted");
-        return Err(cannot(reason, anew));
-    }
-    if !new.slots.contains(&format!("relevo_{}_{node}", record.cluster)) {
-        return Err(cannot(format!("{primary} has no slot for it any more"), anew));
-    }
-    if !seen.slots.contains(&format!("relevo_{}_{primary}", record.cluster)) {
-        return Err(cannot(
-            format!("its slot for {primary} is gone, so nobody knows what it has written on its own"),
-            anew,
-        ));
-    }
-    may_be_guarded(seen, node)?;
-    // Without the place of its fence nobody knows where its own writes end: whoever set it was interrupted, or is at it.
-    if !record.fenced || record.fence_lsn.is_none() {
-        plan.steps.push(Step::Fence { node: name(node), promised_to: None });
-    }
-    plan.steps.push(Step::Salvage { node: name(node), primary: name(primary) });
-    plan.steps.push(Step::Undo { node: name(node), primary: name(primary) });
-    plan.steps.push(Step::Restore { node: name(node), primary: name(primary) });
-    plan.steps.push(Step::Retire { on: name(node), follower: name(primary) });
+    plan.steps.extend(retire);
     Ok(plan)
+}
+
+fn cannot(node: &str, reason: String, remedy: String) -> Refusal {
+    Refusal::CannotRejoin { node: node.to_owned(), reason, remedy }
+}
+
+fn anew(node: &str) -> String {
+    format!("let it be copied anew: drop its tables (or its database), then start relevo run --node {node}")
+}
+
+/// Whether a hand-over has left this node where `old_lsn` says. One that decided between two claims has not: what its
+/// primary had came from somewhere else.
+fn parted(handover: &HandoverRecord, node: &str, seen: &Seen) -> bool {
+    handover.from.as_deref() == Some(node)
+        && handover.old_lsn.is_some()
+        && handover.old_system_id.as_ref() == Some(&seen.identity.system_id)
+}
+
+/// Behind which position a former primary's own writes lie, and which slot still has them all.
+fn own_writes(
+    observed: &Observed,
+    (node, seen, record): (&str, &Seen, &NodeRecord),
+    new: &Seen,
+) -> Result<(SourceLsn, String), Refusal> {
+    let left = new.handovers.iter().filter(|handover| {
+        handover.epoch > record.epoch && handover.new_lsn.is_some() && parted(handover, node, seen)
+    });
+    // Whoever took over from it had all before that; or else it has written since it got the role itself.
+    let from = left.filter_map(|handover| Some((handover.old_lsn?, Some(handover.to.as_str())))).min();
+    let own = || by_which(seen, record.epoch).filter(|handover| handover.to == node)?.new_lsn;
+    let Some((from, successor)) = from.or_else(|| Some((own()?, None))) else {
+        let reason = format!("nobody knows what it has written on its own since epoch {}", record.epoch);
+        return Err(cannot(node, reason, anew(node)));
+    };
+    let has = |reader: &&str| {
+        let confirmed = seen.slots.get(&slot(&record.cluster, reader));
+        confirmed.is_some_and(|confirmed| *confirmed <= from)
+    };
+    let others = observed.nodes.keys().map(String::as_str).filter(|other| *other != node);
+    match successor.into_iter().chain(others).find(has) {
+        Some(reader) => Ok((from, reader.to_owned())),
+        None => Err(cannot(
+            node,
+            "its slots for the others are gone, so nobody knows what it has written on its own".to_owned(),
+            anew(node),
+        )),
+    }
+}
+
+/// The slots of a node that has had the role: once it follows, nobody needs them.
+fn retire(observed: &Observed, node: &str, seen: &Seen, record: &NodeRecord) -> Vec<Step> {
+    let followers = observed.nodes.keys().filter(|other| *other != node);
+    let there = followers.filter(|other| seen.slots.contains_key(&slot(&record.cluster, other)));
+    there.map(|other| Step::Retire { on: node.to_owned(), follower: other.clone() }).collect()
 }

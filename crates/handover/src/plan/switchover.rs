@@ -1,10 +1,10 @@
 //! The planned hand-over: nothing is lost, and nothing is done twice.
 
-use relevo_state::HandoverKind;
+use relevo_state::{HandoverKind, Hook};
 
 use super::{
     Plan, Refusal, Step, by_which, claim, follows, is_named, may_be_guarded, may_follow, must_be_ready,
-    must_know, must_see, running,
+    must_know, must_see, next_epoch, running, slot,
 };
 use crate::{Observed, Seen};
 
@@ -16,7 +16,7 @@ pub fn switchover(observed: &Observed, to: &str) -> Result<Plan, Refusal> {
     is_named(observed, to)?;
     let claim = claim(observed)?;
     if claim.primary == to {
-        return stay(observed, to, claim.epoch);
+        return stay(observed, to, claim.epoch, false);
     }
     let from = claim.primary.as_str();
     let remedy = format!("if it is lost for good: relevo failover --to {to}");
@@ -45,6 +45,7 @@ pub fn switchover(observed: &Observed, to: &str) -> Result<Plan, Refusal> {
             remedy: "COMMIT PREPARED or ROLLBACK PREPARED them (pg_prepared_xacts names them)".to_owned(),
         });
     }
+    let epoch = next_epoch(observed, to, claim.epoch);
     let mut notes = Vec::new();
     let mut steps: Vec<Step> = observed
         .nodes
@@ -73,7 +74,7 @@ pub fn switchover(observed: &Observed, to: &str) -> Result<Plan, Refusal> {
         steps.push(Step::DrainOthers { nodes: others.clone(), from: node(from) });
     }
     steps.push(Step::Sequences { from: node(from), to: node(to) });
-    steps.push(Step::Promote { node: node(to), from: node(from), epoch: claim.epoch + 1 });
+    steps.push(Step::Promote { node: node(to), from: node(from), epoch });
     steps.push(Step::Follow { node: node(from), primary: node(to) });
     steps.extend(others.iter().map(|other| Step::Follow { node: other.clone(), primary: node(to) }));
     steps.push(Step::Retire { on: node(from), follower: node(to) });
@@ -82,8 +83,9 @@ pub fn switchover(observed: &Observed, to: &str) -> Result<Plan, Refusal> {
         kind: HandoverKind::Switchover,
         from: Some(node(from)),
         to: node(to),
-        epoch: claim.epoch + 1,
-        resumes: running(new, HandoverKind::Switchover, to, claim.epoch + 1).cloned(),
+        since: claim.epoch,
+        epoch,
+        resumes: running(new, HandoverKind::Switchover, to, epoch).cloned(),
         steps,
         notes,
         rolls_back: false,
@@ -94,13 +96,14 @@ fn follows_well(seen: &Seen, old: &Seen) -> bool {
     follows(seen, old) && seen.flow.as_ref().is_some_and(|flow| flow.complete && flow.works)
 }
 
-/// The node has the role.
-fn stay(observed: &Observed, to: &str, epoch: u64) -> Result<Plan, Refusal> {
+/// The node has the role. `force`: also when nobody can say whether another one has it by now.
+pub(super) fn stay(observed: &Observed, to: &str, epoch: u64, force: bool) -> Result<Plan, Refusal> {
     let seen = must_see(observed, to, "it has the role already")?;
     let mut plan = Plan {
         kind: HandoverKind::Switchover,
         from: Some(to.to_owned()),
         to: to.to_owned(),
+        since: epoch,
         epoch,
         resumes: None,
         steps: Vec::new(),
@@ -110,9 +113,17 @@ fn stay(observed: &Observed, to: &str, epoch: u64) -> Result<Plan, Refusal> {
     let record = must_know(seen, to, epoch)?;
     if record.fenced {
         let promised = record.promised_to.clone();
-        let running = promised
-            .as_deref()
-            .and_then(|other| running(seen, HandoverKind::Switchover, other, epoch + 1).cloned());
+        if let Some(other) = promised.as_deref().filter(|_| !force) {
+            let remedy = format!(
+                "without it nobody knows whether it has the role already, and then two nodes would accept writes; if it is \
+                 lost for good: relevo failover --to {to} --force"
+            );
+            must_see(observed, other, &remedy)?;
+        }
+        let running = promised.as_deref().and_then(|other| {
+            let next = next_epoch(observed, other, epoch);
+            running(seen, HandoverKind::Switchover, other, next).cloned()
+        });
         plan.rolls_back = true;
         plan.resumes = running;
         plan.steps.push(Step::Unfence { node: to.to_owned() });
@@ -128,6 +139,9 @@ fn stay(observed: &Observed, to: &str, epoch: u64) -> Result<Plan, Refusal> {
     }
     let Some(handover) = by_which(seen, epoch) else { return Ok(plan) };
     plan.from.clone_from(&handover.from);
+    if handover.is_untold(Hook::OnPromote) {
+        plan.steps.push(Step::Tell { node: to.to_owned(), hook: Hook::OnPromote });
+    }
     for (node, other) in observed.all_seen().filter(|(node, _)| *node != to) {
         let known = other.record.as_ref().is_some_and(|record| record.epoch >= epoch);
         if !(known && follows(other, seen)) && may_follow(node, other, to, handover) {
@@ -137,7 +151,7 @@ fn stay(observed: &Observed, to: &str, epoch: u64) -> Result<Plan, Refusal> {
     // Whoever still reads from the old primary needs its slot.
     if let Some((from, old)) = handover.from.as_deref().and_then(|from| Some((from, observed.seen(from)?))) {
         for follower in observed.nodes.keys().filter(|node| *node != from) {
-            let there = old.slots.contains(&format!("relevo_{}_{follower}", record.cluster));
+            let there = old.slots.contains_key(&slot(&record.cluster, follower));
             let moved = follower == to
                 || observed.seen(follower).is_some_and(|other| follows(other, seen))
                 || plan.steps.contains(&Step::Follow { node: follower.clone(), primary: to.to_owned() });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use relevo_catalog::{TableInfo, TableName};
 use relevo_connect::SqlSession;
 use relevo_snapshot::Existing;
-use relevo_state as state;
+use relevo_state::{self as state, HandoverKind};
 use tokio_postgres::error::SqlState;
 
 use super::{Run, until};
@@ -40,9 +40,11 @@ impl Run<'_> {
     pub(super) async fn arm(&mut self, on: &str, follower: &str) -> Result<(), HandoverError> {
         let cluster = self.work.cluster;
         let flow = cluster.flow_into(follower)?;
-        self.note(on).await?;
-        let epoch = self.plan.epoch;
-        let behind = self.is_behind(follower, epoch).await;
+        // Who comes back is no matter of the primary's.
+        if self.plan.kind != HandoverKind::Rejoin {
+            self.note(on).await?;
+        }
+        let behind = self.is_behind(follower).await;
         let session = self.session(on).await?;
         let there = session.query(sql::SLOTS, &[]).await;
         let there = there.map_err(HandoverError::sql(on, "looking at the slots"))?;
@@ -52,10 +54,12 @@ impl Run<'_> {
             return Ok(());
         }
         let tables = tables_here(cluster, on, session).await?;
+        // Whatever fails from here on is taken back.
+        self.armed.push((on.to_owned(), follower.to_owned()));
+        let session = self.session(on).await?;
         relevo_snapshot::publish(session, &flow, &tables, cluster.via_partition_root, Existing::Replace)
             .await
             .map_err(HandoverError::snapshot(on))?;
-        self.armed.push((on.to_owned(), follower.to_owned()));
         drop_slot(self.session(on).await?, on, &flow.slot()).await?;
         let session = self.session(on).await?;
         session
@@ -66,11 +70,12 @@ impl Run<'_> {
     }
 
     /// Whether the node has missed an earlier hand-over, or cannot say.
-    async fn is_behind(&mut self, node: &str, epoch: u64) -> bool {
+    async fn is_behind(&mut self, node: &str) -> bool {
+        let since = self.plan.since;
         match self.session(node).await {
             Err(_) => true,
             Ok(session) => match state::node(&**session).await {
-                Ok(Some(record)) => record.epoch + 1 < epoch,
+                Ok(Some(record)) => record.epoch < since,
                 Ok(None) | Err(_) => true,
             },
         }

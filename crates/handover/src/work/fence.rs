@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use relevo_catalog::Selection;
 use relevo_model::SourceLsn;
 use relevo_snapshot::{SequenceMode, Sequences};
-use relevo_state::{self as state, RoleNote};
+use relevo_state::{self as state, Hook, RoleNote};
 use tracing::info;
 
 use super::{LOOK, Run, until};
 use crate::guard::Place;
-use crate::{HandoverError, sql};
+use crate::{HandoverError, hooks, sql};
 
 /// How long a standby whose source is gone may go on applying what it has received.
 const SETTLE_LIMIT: Duration = Duration::from_secs(600);
@@ -33,6 +33,13 @@ impl Run<'_> {
                 found: "it knows no role".to_owned(),
             });
         };
+        // Due before it stands, so that whoever is killed behind it has not kept it for himself. While we hold the lock nobody
+        // else tells of a fence that is only about to stand.
+        self.work.hooks.make_due(Hook::OnFence, &mut self.record);
+        if self.record.is_untold(Hook::OnFence) {
+            let cluster = self.work.cluster;
+            hooks::claim(cluster, node, self.session(node).await?).await?;
+        }
         self.note(node).await?;
         if record.fenced && record.fence_lsn.is_some() && record.promised_to.as_deref() == promised_to {
             // By an interrupted command: writers wait since then.
@@ -44,8 +51,7 @@ impl Run<'_> {
             let place =
                 Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
             place.mark().await?;
-            self.work.hook("on_fence", &self.record).await;
-            return Ok(());
+            return self.tell(node, Hook::OnFence).await;
         }
         let role = RoleNote {
             epoch: record.epoch,
@@ -61,12 +67,11 @@ impl Run<'_> {
         let fenced = place.fence(role, patience).await?;
         self.paused = Some(fenced.since);
         self.record.old_lsn = Some(fenced.lsn);
-        self.work.hook("on_fence", &self.record).await;
-        Ok(())
+        self.tell(node, Hook::OnFence).await
     }
 
     /// What is left of the time in which nobody may write; a command that goes on with an interrupted one has it anew.
-    fn budget(&self) -> Duration {
+    pub(super) fn budget(&self) -> Duration {
         let spent = self.paused.map_or(Duration::ZERO, |since| since.elapsed());
         match spent > self.work.max_pause && self.plan.resumes.is_some() {
             true => self.work.max_pause,

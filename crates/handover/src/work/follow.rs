@@ -118,9 +118,9 @@ pub async fn follow_after_handover(
         return Ok(Follows::No);
     };
     let slot = cluster.flow_into(node)?.slot();
-    if !may_follow(node, &seen, primary, handover) || !lead.slots.contains(&slot) {
+    if !may_follow(node, &seen, primary, handover) || !lead.slots.contains_key(&slot) {
         let on_its_way = handover.kind == HandoverKind::Switchover
-            && lead.slots.contains(&slot)
+            && lead.slots.contains_key(&slot)
             && seen.flow.as_ref().is_some_and(|flow| {
                 Some(&flow.source.system_id) == handover.old_system_id.as_ref()
                     && handover.old_lsn.is_some_and(|old_lsn| flow.applied < old_lsn)

@@ -1,9 +1,9 @@
 //! The step that moves the role.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relevo_model::SourceLsn;
-use relevo_state::{self as state, RoleNote};
+use relevo_state::{self as state, Hook, RoleNote};
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::PgLsn;
@@ -11,11 +11,12 @@ use tokio_postgres::types::PgLsn;
 use super::Run;
 use crate::guard::Place;
 use crate::observe::Seen;
-use crate::{HandoverError, sql};
+use crate::{HandoverError, hooks, sql};
 
-/// How often it is tried again when it meets whoever still applies at the wrong moment.
-const ATTEMPTS: usize = 10;
-const LOCK_TIMEOUT: &str = "2s";
+/// How long it is tried again after a loss when it meets whoever still applies at the wrong moment, or somebody's lock.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The shortest and the longest wait for a lock in one attempt.
+const LOCK_TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 impl Run<'_> {
     /// In one transaction: nobody applies to this node any more, the epoch is ours, ordinary sessions may write, and from
@@ -28,16 +29,31 @@ impl Run<'_> {
         {
             return Ok(());
         }
-        for attempt in 1.. {
-            match self.try_promote(node, from, epoch, &seen).await {
+        let planned = self.plan.kind == state::HandoverKind::Switchover;
+        // Nobody may write while a switchover waits here; after a loss nobody can in any case.
+        let limit = if planned { self.budget() } else { PATIENCE };
+        let began = Instant::now();
+        loop {
+            if planned {
+                self.hold_fence(from, node).await?;
+            }
+            let left = limit.saturating_sub(began.elapsed()).clamp(LOCK_TIMEOUTS.0, LOCK_TIMEOUTS.1);
+            let done = self.try_promote((node, from, epoch), &seen, left).await;
+            if planned {
+                // Should that not arrive, it ends with the session.
+                let session = self.session(from).await?;
+                let _ = session.batch_execute("COMMIT").await;
+            }
+            match done {
                 Ok(()) => break,
                 Err(error) => {
                     // The session may be in the middle of its transaction.
                     self.sessions.remove(node);
-                    let passes = matches!(&error, HandoverError::Sql { source, .. }
-                        | HandoverError::State { source: state::StateError::Sql { source, .. }, .. }
-                        if matches!(source.code(), Some(&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::LOCK_NOT_AVAILABLE)));
-                    if !passes || attempt == ATTEMPTS {
+                    let passes = matches!(
+                        error.sql_state(),
+                        Some(SqlState::T_R_DEADLOCK_DETECTED | SqlState::LOCK_NOT_AVAILABLE)
+                    );
+                    if !passes || began.elapsed() >= limit {
                         self.record.new_lsn = None;
                         return Err(error);
                     }
@@ -49,19 +65,43 @@ impl Run<'_> {
             self.done.pause = Some(paused.elapsed());
             self.record.pause_ms = i64::try_from(paused.elapsed().as_millis()).ok();
         }
-        self.work.hook("on_promote", &self.record).await;
-        Ok(())
+        self.tell(node, Hook::OnPromote).await
+    }
+
+    /// Keeps the old primary's fence where it is until its session's transaction ends: whoever wants to take it back waits, and
+    /// then finds that the role has moved.
+    async fn hold_fence(&mut self, from: &str, node: &str) -> Result<(), HandoverError> {
+        let fence = self.record.old_lsn;
+        let session = self.session(from).await?;
+        session.batch_execute("BEGIN").await.map_err(HandoverError::sql(from, "holding the fence"))?;
+        let known = state::hold_node(&**session).await.map_err(HandoverError::state(from))?;
+        let stands = known.is_some_and(|known| {
+            known.fenced && known.promised_to.as_deref() == Some(node) && known.fence_lsn == fence
+        });
+        if stands {
+            return Ok(());
+        }
+        self.sessions.remove(from);
+        Err(HandoverError::Overtaken {
+            node: from.to_owned(),
+            found: format!("it is not fenced for {node} any more"),
+        })
     }
 
     async fn try_promote(
         &mut self,
-        node: &str,
-        from: &str,
-        epoch: u64,
+        (node, from, epoch): (&str, &str, u64),
         seen: &Seen,
+        wait: Duration,
     ) -> Result<(), HandoverError> {
         let flow = self.work.cluster.flow_into(node)?;
         let planned = self.plan.kind == state::HandoverKind::Switchover;
+        // Due in the transaction that makes it so; while we hold the lock nobody else runs it.
+        self.work.hooks.make_due(Hook::OnPromote, &mut self.record);
+        if self.record.is_untold(Hook::OnPromote) {
+            let cluster = self.work.cluster;
+            hooks::claim(cluster, node, self.session(node).await?).await?;
+        }
         let fence = self.record.old_lsn.filter(|_| planned);
         let mut record = self.record.clone();
         let session = self.session(node).await?;
@@ -69,7 +109,7 @@ impl Run<'_> {
             Place { client: session, node, database: &seen.identity.database, superuser: seen.superuser };
         let error = || HandoverError::sql(node, "taking the role");
         let failed = || HandoverError::state(node);
-        let begin = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = '{}ms'", wait.as_millis());
         session.batch_execute(&begin).await.map_err(error())?;
         let known = state::hold_node(&**session).await.map_err(failed())?;
         if let Some(known) = known.filter(|known| known.epoch >= epoch) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use relevo_catalog::{Selection, TableInfo, TableKind, TableName, quote_identifier};
 use relevo_connect::{ReplicaRole, SqlSession, act_as_replica};
-use relevo_model::{ChangeSource as _, SourceEvent};
+use relevo_model::{ChangeSource as _, SourceEvent, SourceLsn};
 use relevo_running::RunningStore;
 use relevo_source::{PgSource, StartOptions};
 use relevo_spool::SharedSpool;
@@ -42,15 +42,16 @@ const VERIFY_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 const KEYS_AT_ONCE: usize = 1000;
 
 impl Run<'_> {
-    /// Reads what the old primary committed behind the position up to which the new one had it.
-    pub(super) async fn salvage(&mut self, node: &str, primary: &str) -> Result<(), HandoverError> {
-        let (new, old) = (self.see(primary).await?, self.see(node).await?);
-        let from = by_which(&new, self.plan.epoch).and_then(|handover| handover.old_lsn);
-        let fence = old.record.as_ref().and_then(|record| record.fence_lsn);
-        let (Some(from), Some(fence)) = (from, fence) else {
-            return Err(HandoverError::Waited(format!(
-                "{node} is not fenced, or nobody knows where it was left"
-            )));
+    /// Reads what a former primary committed behind the position up to which others had it, from the slot for `reader`.
+    pub(super) async fn salvage(
+        &mut self,
+        node: &str,
+        reader: &str,
+        from: SourceLsn,
+    ) -> Result<(), HandoverError> {
+        let old = self.see(node).await?;
+        let Some(fence) = old.record.as_ref().and_then(|record| record.fence_lsn) else {
+            return Err(HandoverError::Waited(format!("{node} is not fenced")));
         };
         let session = self.session(node).await?;
         let tables = relevo_catalog::user_tables(session).await.map_err(HandoverError::catalog(node))?;
@@ -64,7 +65,7 @@ impl Run<'_> {
         let part = path.with_extension("part");
         let file = std::fs::File::create(&part).map_err(failed)?;
         let mut salvage = Salvage::new(BufWriter::new(file), node, tables);
-        let flow = self.work.cluster.flow_into(primary)?;
+        let flow = self.work.cluster.flow_into(reader)?;
         let info = self.work.cluster.nodes[node].info.clone();
         let spool = SharedSpool::new(path.with_extension("spool"), SPOOL_BYTES);
         let running = RunningStore::new(spool, RUNNING_BYTES);
@@ -162,8 +163,9 @@ impl Run<'_> {
         state::clear_errors(&**session, &flow).await.map(drop).map_err(HandoverError::state(node))
     }
 
-    /// Makes a standby equal that holds the rows of nobody knows when: while nobody applies to it, every row is compared
-    /// with the primary's, and those that differ are rewritten. Then it follows from that very position.
+    /// Makes a node equal that holds the rows of nobody knows when: while nobody applies to it, every row is compared
+    /// with the primary's, and those that differ are rewritten. Then it follows from that very position. What a former
+    /// primary has written on its own is saved by now.
     pub(super) async fn resync(&mut self, node: &str, primary: &str) -> Result<(), HandoverError> {
         let cluster = self.work.cluster;
         let flow = cluster.flow_into(node)?;
@@ -174,6 +176,7 @@ impl Run<'_> {
             )));
         };
         let (record, epoch) = (self.record.clone(), self.plan.epoch);
+        let adopted = tables_of(cluster, primary, self.session(primary).await?).await?;
         let session = self.session(node).await?;
         let (error, failed) = (|| HandoverError::sql(node, "beginning anew"), || HandoverError::state(node));
         // Held until the end of this session: its own Relevo waits.
@@ -189,13 +192,19 @@ impl Run<'_> {
         }
         session.batch_execute("BEGIN").await.map_err(error())?;
         let known = state::hold_node(&**session).await.map_err(failed())?;
-        if let Some(known) = known.filter(|known| known.epoch > epoch || known.primary == node) {
+        let had_the_role = known.as_ref().is_some_and(|known| known.primary == node);
+        let unfenced = |known: &state::NodeRecord| had_the_role && (!known.fenced || known.fence_lsn.is_none());
+        if let Some(known) = known.filter(|known| known.epoch > epoch || unfenced(known)) {
             let found = format!("primary is {} since epoch {}", known.primary, known.epoch);
             return Err(HandoverError::Overtaken { node: node.to_owned(), found });
         }
         // From here on it says that it is rejoining, and no hand-over counts on it.
         state::put_handover(&**session, &record).await.map_err(failed())?;
-        state::repoint_flow(&**session, &flow, (&new.identity, from)).await.map_err(failed())?;
+        let whence = (&new.identity, from);
+        match had_the_role {
+            true => state::adopt_flow(&**session, &flow, whence, &adopted).await.map_err(failed())?,
+            false => state::repoint_flow(&**session, &flow, whence).await.map_err(failed())?,
+        }
         let role = RoleNote { epoch, primary, fenced: true, fence_lsn: None, promised_to: None };
         state::note_role(&**session, role).await.map_err(failed())?;
         session.batch_execute("COMMIT").await.map_err(error())?;

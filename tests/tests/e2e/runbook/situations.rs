@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use relevo_tests::relevo::PATIENCE;
-use relevo_tests::{Nodes, Relevo, RelevoBuilder, Version, wait_until};
+use relevo_tests::{Nodes, Relevo, Version, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::page::{Page, chapter};
 use crate::handover::{SCHEMA, refuses_writes, stubborn, writable};
 
 /// The sections that are tested below.
-pub const TESTED: [&str; 10] = [
+pub const TESTED: [&str; 11] = [
     "Who is the primary?",
     "A planned switchover",
     "A switchover was refused, gave up or was interrupted",
@@ -19,6 +19,7 @@ pub const TESTED: [&str; 10] = [
     "The primary cannot be reached, but may be alive",
     "Only the primary's Relevo is dead",
     "The old primary is back",
+    "Two failovers at once",
     "Two nodes claim the role",
     "A standby was left behind",
     "The standby of a cluster differs",
@@ -155,21 +156,8 @@ async fn the_primary_may_be_alive() {
     end(&mut relevos);
 }
 
-/// A failover by somebody who sees nothing of a node.
-async fn failover_unseen(nodes: &Nodes, to: &str, unseen: &str) {
-    let all = std::fs::read_to_string(nodes.config()).unwrap();
-    let parts: Vec<&str> =
-        all.split("[node.").filter(|part| !part.starts_with(&format!("{unseen}]"))).collect();
-    let config = nodes.folder().join("seen.toml");
-    std::fs::write(&config, parts.join("[node.")).unwrap();
-    let command =
-        RelevoBuilder::command(&["failover", "--to", to, "--config", &config.display().to_string()]);
-    let done = tokio::task::spawn_blocking(move || command.finish_within(PATIENCE));
-    done.await.unwrap().expect_code(0);
-}
-
-#[tokio::test]
-async fn two_nodes_claim_the_role_and_one_is_copied_anew() {
+/// The primary is lost, and both standbys hold all that it had. Their Relevos do not run.
+async fn lost_with_two_standbys() -> (Nodes, BTreeMap<String, Relevo>) {
     let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15, Version::V15], SCHEMA).await;
     for node in ["b", "c"] {
         nodes.caught_up("a", node).await;
@@ -177,13 +165,40 @@ async fn two_nodes_claim_the_role_and_one_is_copied_anew() {
     }
     relevos.remove("a");
     nodes.node("a").crash();
-    failover_unseen(&nodes, "b", "c").await;
-    failover_unseen(&nodes, "c", "b").await;
-    nodes.sql("c", "INSERT INTO purchase (who) VALUES ('only on c')").await;
-    for node in ["b", "c"] {
-        let of_node = relevos.get_mut(node).unwrap();
-        of_node.restart();
+    (nodes, relevos)
+}
+
+#[tokio::test]
+async fn two_failovers_at_once() {
+    let (nodes, mut relevos) = lost_with_two_standbys().await;
+    for (node, other) in [("b", "c"), ("c", "b")] {
+        nodes.node(other).stop();
+        nodes.run(&["failover", "--to", node], 0).await;
+        nodes.node(other).start().await;
+        nodes.sql(node, &format!("INSERT INTO purchase (who) VALUES ('only on {node}')")).await;
+        // As if it could not be seen by the next one.
+        if node == "b" {
+            nodes.node("b").stop();
+        }
     }
+    relevos.values_mut().for_each(Relevo::restart);
+    let detail = "node b was the primary, and c is since epoch 3: it is fenced; type relevo rejoin b";
+    let fenced = |status: &Value| status["state"] == "failed" && status["state_detail"] == detail;
+    relevos.get_mut("b").unwrap().wait_for_status("the fence", PATIENCE, fenced).await;
+    let mut page = Page::at("Two failovers at once");
+    page.run(&nodes, "relevo rejoin b").await;
+    page.end();
+    nodes.settle("c", "b").await;
+    end(&mut relevos);
+}
+
+#[tokio::test]
+async fn two_nodes_claim_the_role_and_one_is_copied_anew() {
+    let (nodes, mut relevos) = lost_with_two_standbys().await;
+    nodes.run_without("c", &["failover", "--to", "b"], 0).await;
+    nodes.run_without("b", &["failover", "--to", "c"], 0).await;
+    nodes.sql("c", "INSERT INTO purchase (who) VALUES ('only on c')").await;
+    relevos.values_mut().for_each(Relevo::restart);
     for node in ["b", "c"] {
         let of_node = relevos.get_mut(node).unwrap();
         of_node
@@ -200,23 +215,26 @@ async fn two_nodes_claim_the_role_and_one_is_copied_anew() {
     let mut page = Page::at("Two nodes claim the role");
     page.run(&nodes, "relevo status").await;
     page.run(&nodes, "relevo failover --to b --force").await;
-    page.end();
     assert!(writable(&nodes, "b").await && !writable(&nodes, "c").await);
+    page.run(&nodes, "relevo rejoin c").await;
+    page.end();
+    nodes.settle("b", "c").await;
 
-    let refused = nodes.run(&["rejoin", "c"], 3).await;
+    // Nobody knows any more what a has written on its own.
+    nodes.node("a").start().await;
+    nodes.sql("a", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").await;
+    let refused = nodes.run(&["rejoin", "a"], 3).await;
     assert!(refused.stderr.contains("let it be copied anew"), "{}", refused.stderr);
-    let of_c = relevos.get_mut("c").unwrap();
-    of_c.kill();
     let chapter = chapter();
     let script =
         chapter.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).expect("statements");
-    let session = nodes.node("c").connect("postgres").await;
+    let session = nodes.node("a").connect("postgres").await;
     for statement in script.lines().filter(|line| !line.is_empty()) {
         session.sql(statement).await;
     }
-    of_c.restart();
-    of_c.wait_until_streaming().await;
-    nodes.settle("b", "c").await;
+    relevos.insert("a".to_owned(), nodes.relevo("a"));
+    relevos.get_mut("a").unwrap().wait_until_streaming().await;
+    nodes.settle("b", "a").await;
     end(&mut relevos);
 }
 
