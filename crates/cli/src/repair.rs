@@ -46,9 +46,7 @@ pub async fn run(args: &RepairArgs, file: &File) -> Result<(), CliError> {
     }
     let repaired = relevo_verify::repair(&ends, &options).await.map_err(verify::failed)?;
     let sequences_set = match &options.sequences {
-        Some(selection) => {
-            relevo_verify::repair_sequences(&ends, selection).await.map_err(verify::failed)?
-        }
+        Some(selection) => relevo_verify::repair_sequences(&ends, selection).await.map_err(verify::failed)?,
         None => 0,
     };
     let report = report(&ends, &repaired, sequences_set);

@@ -126,7 +126,11 @@ pub async fn run_due_hooks(
     let due = mine(state::hooks_due(&**session).await.map_err(failed())?);
     let count = due.len();
     for (mut record, hook) in due {
-        info!(hook = hook.as_str(), handover = record.id, "a hook is due, and whoever should have run it was killed");
+        info!(
+            hook = hook.as_str(),
+            handover = record.id,
+            "a hook is due, and whoever should have run it was killed"
+        );
         run((cluster, hooks), (node, session), hook, &mut record).await?;
     }
     // The session lives on: each claim counts.

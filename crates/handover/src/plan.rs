@@ -4,10 +4,10 @@
 //! asks or changes a database.
 
 mod failover;
-mod rejoin;
-mod switchover;
 #[cfg(test)]
 mod interleavings;
+mod rejoin;
+mod switchover;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,7 @@
 //! and docs/errors.md explains each. `tests/tests/architecture.rs` holds the three against each other.
 
 /// Every kind, sorted.
-pub const KINDS: [&str; 220] = [
+pub const KINDS: [&str; 222] = [
     "ambiguous_flow",
     "authentication",
     "cannot_fence",

@@ -342,8 +342,10 @@ pub async fn put_handover(client: &impl GenericClient, record: &HandoverRecord) 
 pub async fn hooks_due(client: &impl GenericClient) -> Result<Vec<(HandoverRecord, Hook)>, StateError> {
     let mut due = Vec::new();
     for (hook, condition) in [(Hook::OnFence, FENCE_UNTOLD), (Hook::OnPromote, PROMOTION_UNTOLD)] {
-        let query = format!("SELECT {COLUMNS} FROM relevo.handover WHERE {condition} ORDER BY started_at, id");
-        let rows = client.query(&query, &[]).await.map_err(StateError::sql("looking for hooks that are due"))?;
+        let query =
+            format!("SELECT {COLUMNS} FROM relevo.handover WHERE {condition} ORDER BY started_at, id");
+        let rows =
+            client.query(&query, &[]).await.map_err(StateError::sql("looking for hooks that are due"))?;
         for row in &rows {
             due.push((record(row)?, hook));
         }

@@ -27,8 +27,8 @@ pub use flow::{
     unlock,
 };
 pub use handover::{
-    HandoverKind, HandoverRecord, HandoverState, Hook, HookState, handovers, hook_state, hooks_due, note_hook,
-    put_handover,
+    HandoverKind, HandoverRecord, HandoverState, Hook, HookState, handovers, hook_state, hooks_due,
+    note_hook, put_handover,
 };
 pub use hold::{HOLD_CHANNEL, Hold, held, hold, lock_held, release, renew_hold, stand_at};
 pub use install::{VERSION, install, installed_version};

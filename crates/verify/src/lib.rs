@@ -22,9 +22,9 @@ mod verify;
 
 pub use error::VerifyError;
 pub use moment::{Ends, Moment};
-pub use repair::{Repaired, RepairedTable, make_equal, repair};
 #[doc(no_inline)]
 pub use relevo_snapshot::{SequenceGap, SequencePlace};
+pub use repair::{Repaired, RepairedTable, make_equal, repair};
 pub use report::{DifferenceKind, RowDifference, SkippedTable, TableReport, Verification};
 pub use sequences::repair_sequences;
 pub use verify::{VerifyOptions, verify};

@@ -105,7 +105,8 @@ impl Moment {
         let renewing = async {
             loop {
                 sleep(RENEW_INTERVAL).await;
-                let renewed = state::renew_hold(&*self.control, &self.ends.flow, self.lsn, HOLD_SECONDS).await;
+                let renewed =
+                    state::renew_hold(&*self.control, &self.ends.flow, self.lsn, HOLD_SECONDS).await;
                 if let Err(error) = renewed {
                     return VerifyError::from(error);
                 }
@@ -207,11 +208,7 @@ async fn lock(ends: &Ends, control: &SqlSession) -> Result<(), VerifyError> {
 type Standing = (SourceLsn, Duration, (SqlSession, String));
 
 /// Has the flow stand at a position of which there is a snapshot of the source.
-async fn stand(
-    ends: &Ends,
-    control: &SqlSession,
-    still: bool,
-) -> Result<Standing, VerifyError> {
+async fn stand(ends: &Ends, control: &SqlSession, still: bool) -> Result<Standing, VerifyError> {
     let begun = Instant::now();
     let source = session::reading(&ends.source, Side::Source, &ends.flow).await?;
     loop {

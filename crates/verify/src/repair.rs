@@ -355,7 +355,8 @@ impl Mender<'_> {
         let written: Vec<usize> = on.shape.written().collect();
         let sql = on.insert();
         let inserted = self.each(on, &sql, "inserting", rows, async |statement, row| {
-            let texts: Vec<Text<'_>> = written.iter().map(|place| Text(row.texts[*place].as_deref())).collect();
+            let texts: Vec<Text<'_>> =
+                written.iter().map(|place| Text(row.texts[*place].as_deref())).collect();
             self.target.execute_raw(statement, texts.iter()).await
         });
         done.inserted += inserted.await?;

@@ -1,8 +1,8 @@
 //! The role of the primary moves: planned, after a loss, and back.
 
 mod failover;
-mod ledger;
 mod hooks;
+mod ledger;
 mod links;
 mod locks;
 mod losses;

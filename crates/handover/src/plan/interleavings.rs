@@ -106,14 +106,21 @@ impl World {
                     old_system_id: self.nodes[node].flow.as_ref().map(|flow| flow.source.system_id.clone()),
                     old_lsn: Some(SourceLsn::new(900)),
                     new_lsn: Some(SourceLsn::new(500)),
-                    ..HandoverRecord::begun(plan.kind, *epoch, (Some(from), node), ("", Timestamp::from_unix_us(0)))
+                    ..HandoverRecord::begun(
+                        plan.kind,
+                        *epoch,
+                        (Some(from), node),
+                        ("", Timestamp::from_unix_us(0)),
+                    )
                 };
                 let seen = self.nodes.get_mut(node).unwrap();
                 seen.record = Some(record(node, *epoch, node, false));
                 seen.flow = None;
                 seen.handovers.insert(0, handover);
             }
-            Step::Follow { node, primary } | Step::Undo { node, primary } | Step::Resync { node, primary } => {
+            Step::Follow { node, primary }
+            | Step::Undo { node, primary }
+            | Step::Resync { node, primary } => {
                 if observed.seen(node).is_none() || observed.seen(primary).is_none() {
                     return false;
                 }
@@ -127,7 +134,8 @@ impl World {
 
     fn fence(&mut self, node: &str, promised_to: Option<String>) {
         let record = self.nodes.get_mut(node).unwrap().record.as_mut().unwrap();
-        (record.fenced, record.fence_lsn, record.promised_to) = (true, Some(SourceLsn::new(900)), promised_to);
+        (record.fenced, record.fence_lsn, record.promised_to) =
+            (true, Some(SourceLsn::new(900)), promised_to);
     }
 
     fn follow(&mut self, node: &str, primary: &str) {

@@ -193,7 +193,8 @@ impl Run<'_> {
         session.batch_execute("BEGIN").await.map_err(error())?;
         let known = state::hold_node(&**session).await.map_err(failed())?;
         let had_the_role = known.as_ref().is_some_and(|known| known.primary == node);
-        let unfenced = |known: &state::NodeRecord| had_the_role && (!known.fenced || known.fence_lsn.is_none());
+        let unfenced =
+            |known: &state::NodeRecord| had_the_role && (!known.fenced || known.fence_lsn.is_none());
         if let Some(known) = known.filter(|known| known.epoch > epoch || unfenced(known)) {
             let found = format!("primary is {} since epoch {}", known.primary, known.epoch);
             return Err(HandoverError::Overtaken { node: node.to_owned(), found });

@@ -210,7 +210,8 @@ async fn two_failovers_that_do_not_see_each_other_have_epochs_of_their_own() {
         relevos.get_mut(name).unwrap().restart();
     }
     let of_b = relevos.get_mut("b").unwrap();
-    let found_out = |s: &Value| s["state"] == "failed" && s["state_detail"].to_string().contains("relevo rejoin b");
+    let found_out =
+        |s: &Value| s["state"] == "failed" && s["state_detail"].to_string().contains("relevo rejoin b");
     of_b.wait_for_status("the stale primary is found out", PATIENCE, found_out).await;
     refuses_writes(&nodes, "b", "b").await;
     assert!(writable(&nodes, "c").await);
@@ -266,7 +267,11 @@ async fn two_claims_of_one_epoch_are_fenced_until_somebody_decides() {
     // b has no slot for c yet: the file of its failover did not name it.
     assert_eq!(nodes.steps(&["rejoin", "c"]).await, ["salvage", "arm", "resync", "retire"]);
     let done = nodes.run(&["rejoin", "c", "--json"], 0).await.json();
-    assert_eq!((&done["salvage"]["transactions"], &done["salvage"]["rows"]), (&1.into(), &7.into()), "{done}");
+    assert_eq!(
+        (&done["salvage"]["transactions"], &done["salvage"]["rows"]),
+        (&1.into(), &7.into()),
+        "{done}"
+    );
     nodes.settle("b", "c").await;
     relevos.remove("a");
     relevos.values_mut().for_each(Relevo::terminate);

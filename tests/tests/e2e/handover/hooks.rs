@@ -14,7 +14,9 @@ const MOMENTS: [&str; 2] = ["before", "behind"];
 fn script(nodes: &Nodes) -> String {
     let folder = nodes.folder().display();
     let kill = |moment: &str| {
-        format!("if [ -e '{folder}/{moment}-'$RELEVO_HOOK ]; then rm '{folder}/{moment}-'$RELEVO_HOOK; kill -9 $PPID; exit; fi; ")
+        format!(
+            "if [ -e '{folder}/{moment}-'$RELEVO_HOOK ]; then rm '{folder}/{moment}-'$RELEVO_HOOK; kill -9 $PPID; exit; fi; "
+        )
     };
     format!(
         "{}echo $RELEVO_HOOK $RELEVO_HANDOVER $RELEVO_OLD_PRIMARY $RELEVO_NEW_PRIMARY $RELEVO_EPOCH >> '{folder}/told'; {}true",

@@ -29,7 +29,8 @@ async fn a_lock_on_a_table_of_the_primary_keeps_the_fence_out_and_is_named() {
     let console = nodes.node("a").connect("shop").await;
     console.sql("SET application_name = 'a forgotten console'; BEGIN; LOCK TABLE setting IN ACCESS EXCLUSIVE MODE").await;
     let refused = nodes.run(&["switchover", "--to", "b", "--max-pause", "1500ms"], 1).await;
-    let named = format!("pid {}, postgres, a forgotten console, idle in transaction for ", pid(&console).await);
+    let named =
+        format!("pid {}, postgres, a forgotten console, idle in transaction for ", pid(&console).await);
     for part in [&named, " s, transaction open for ", "pg_terminate_backend"] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
@@ -45,15 +46,17 @@ async fn a_lock_on_a_table_of_the_primary_keeps_the_fence_out_and_is_named() {
 async fn locks_on_the_standby_keep_the_slot_from_being_made_and_are_named() {
     let (nodes, mut relevos) = up().await;
     nodes.caught_up("a", "b").await;
-    for held in [
-        "LOCK TABLE setting IN SHARE MODE",
-        "CREATE TEMP TABLE kept (n int); INSERT INTO kept VALUES (1)",
-    ] {
+    for held in
+        ["LOCK TABLE setting IN SHARE MODE", "CREATE TEMP TABLE kept (n int); INSERT INTO kept VALUES (1)"]
+    {
         let report = nodes.node("b").connect("shop").await;
-        report.sql("SET default_transaction_read_only = off; SET application_name = 'a nightly report'").await;
+        report
+            .sql("SET default_transaction_read_only = off; SET application_name = 'a nightly report'")
+            .await;
         report.sql(&format!("BEGIN; {held}")).await;
         let refused = nodes.run(&["switchover", "--to", "b"], 1).await;
-        let named = format!("pid {}, postgres, a nightly report, idle in transaction for ", pid(&report).await);
+        let named =
+            format!("pid {}, postgres, a nightly report, idle in transaction for ", pid(&report).await);
         for part in [&named, "make the slot and publications", "pg_terminate_backend"] {
             assert!(refused.stderr.contains(part), "{held}: {part}: {}", refused.stderr);
         }
@@ -72,7 +75,9 @@ async fn a_lock_on_the_standby_at_the_last_step_is_named_and_the_primary_accepts
     nodes.caught_up("a", "b").await;
     let report = nodes.node("b").connect("shop").await;
     // Not in the way of what is made first, nor of whoever applies, as nothing is written to this table.
-    report.sql("SET application_name = 'a nightly report'; BEGIN; LOCK TABLE logbook IN ROW EXCLUSIVE MODE").await;
+    report
+        .sql("SET application_name = 'a nightly report'; BEGIN; LOCK TABLE logbook IN ROW EXCLUSIVE MODE")
+        .await;
     let refused = nodes.run(&["switchover", "--to", "b", "--max-pause", "3s"], 1).await;
     let named = format!("pid {}, postgres, a nightly report, idle in transaction for ", pid(&report).await);
     for part in [&named, "take the role from a", "pg_terminate_backend"] {

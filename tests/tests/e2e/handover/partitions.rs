@@ -21,9 +21,10 @@ const COMMANDS: usize = 8;
 /// Who types them.
 const PERSON: &str = "person";
 
-/// `ledger` is replicated. `witness` is not: each database keeps what it has accepted, whoever rewrites the ledger later.
-const LEDGER: &str = "CREATE TABLE ledger (n bigint PRIMARY KEY, node text NOT NULL);";
-const WITNESS: &str = "CREATE TABLE witness (n bigint PRIMARY KEY, node text NOT NULL, epoch bigint NOT NULL);";
+/// `ledger` is replicated. Of `witness` only the table is: each database keeps what it has accepted, whoever rewrites the
+/// ledger later.
+const SCHEMA: &str = "CREATE TABLE ledger (n bigint PRIMARY KEY, node text NOT NULL);
+CREATE TABLE witness (n bigint PRIMARY KEY, node text NOT NULL, epoch bigint NOT NULL);";
 
 fn seeds() -> Vec<u64> {
     if let Ok(seed) = std::env::var("RELEVO_SEED") {
@@ -72,10 +73,7 @@ struct World {
 impl World {
     async fn start() -> Self {
         let nodes = Nodes::start(&[Version::V15; 3]).await;
-        for name in nodes.names() {
-            nodes.sql(name, WITNESS).await;
-        }
-        nodes.sql("a", LEDGER).await;
+        nodes.sql("a", SCHEMA).await;
         let askers = ["a", "b", "c", PERSON];
         let links = Links::start(&nodes, &askers, "[tables]\nexclude = [\"public.witness\"]\n").await;
         let config = nodes.config_of(PERSON);
@@ -179,7 +177,8 @@ impl World {
 
 /// The rows of the ledger in all salvage files.
 fn saved(nodes: &Nodes) -> BTreeSet<i64> {
-    let files = std::fs::read_dir(nodes.folder()).expect("the folder").map(|file| file.expect("a file").path());
+    let files =
+        std::fs::read_dir(nodes.folder()).expect("the folder").map(|file| file.expect("a file").path());
     let mut rows = BTreeSet::new();
     for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "jsonl")) {
         for line in std::fs::read_to_string(file).expect("a salvage file").lines() {

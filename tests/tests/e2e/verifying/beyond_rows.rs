@@ -29,7 +29,11 @@ async fn a_column_that_both_sides_compute_is_compared_and_computed_anew() {
     assert_eq!(counts(&said, "public.bag"), [0, 0, 0], "{said}");
     // The two sides compute other things: no repair can mend that, and it says so.
     let done = repair(&pair).expect_code(1);
-    assert!(done.stderr.contains("498 rows still differ") || done.stderr.contains("499 rows still differ"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("498 rows still differ") || done.stderr.contains("499 rows still differ"),
+        "{}",
+        done.stderr
+    );
     assert!(done.stderr.contains("computes by itself"), "{}", done.stderr);
     pair.target
         .sql("ALTER TABLE t DROP COLUMN twice; ALTER TABLE t ADD COLUMN twice int GENERATED ALWAYS AS (n * 2) STORED")
@@ -54,13 +58,19 @@ async fn a_sequence_that_stays_behind_is_a_difference_and_one_that_is_ahead_is_n
          SELECT nextval('ticket'), nextval('down') FROM generate_series(1, 10)";
     let (pair, mut relevo) = streaming(Version::V14, Version::V17, setup).await;
     // They follow with a heartbeat: what is only late is waited for.
-    pair.source.sql("INSERT INTO t SELECT FROM generate_series(1, 50); SELECT nextval('ticket'), nextval('down')").await;
+    pair.source
+        .sql("INSERT INTO t SELECT FROM generate_series(1, 50); SELECT nextval('ticket'), nextval('down')")
+        .await;
     let said = verify(&pair).expect_code(0).json();
     assert_eq!((sequences(&said), &said["sequences_behind"]), (vec![], &0.into()), "{said}");
 
     pair.target.sql("SELECT setval('ticket', 1000)").await;
     let said = verify(&pair).expect_code(0).json();
-    assert_eq!((sequences(&said), &said["equal"]), (vec![("public.ticket", "ahead")], &true.into()), "{said}");
+    assert_eq!(
+        (sequences(&said), &said["equal"]),
+        (vec![("public.ticket", "ahead")], &true.into()),
+        "{said}"
+    );
 
     // Somebody holds it, so that it stays behind.
     let keeper = pair.target.connect("shop").await;

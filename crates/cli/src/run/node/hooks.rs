@@ -36,11 +36,7 @@ pub fn watch(cluster: &Cluster, me: &str, hooks: Hooks, end: &CancellationToken)
 }
 
 /// Ends when the node does not answer.
-async fn look(
-    cluster: &Cluster,
-    me: &str,
-    hooks: &Hooks,
-) -> Result<std::convert::Infallible, HandoverError> {
+async fn look(cluster: &Cluster, me: &str, hooks: &Hooks) -> Result<std::convert::Infallible, HandoverError> {
     let session = connect_node(cluster, me).await?;
     loop {
         run_due_hooks(cluster, hooks, me, &session).await?;
