@@ -43,7 +43,7 @@ impl ChangeTarget for PgTarget {
                 self.spent = false;
                 Ok(applied)
             }
-            Err(moved @ TargetError::ProgressMoved { .. }) => Err(self.refused(moved, &batch).await),
+            Err(moved @ TargetError::ProgressMoved { .. }) => Err(self.refused(moved).await),
             Err(error) => Err(error),
         }
     }
@@ -166,16 +166,18 @@ impl PgTarget {
         })
     }
 
-    /// Why the server has refused to move the progress: somebody holds the flow, or somebody else has moved it.
-    async fn refused(&self, moved: TargetError, batch: &Batch) -> TargetError {
+    /// Why the server has refused to move the progress: somebody holds the flow, or somebody else has moved it. If it stands
+    /// where it stood it was a hold, which may be over by now.
+    async fn refused(&self, moved: TargetError) -> TargetError {
         let looked = async {
             self.session.batch_execute("ROLLBACK").await.ok()?;
-            relevo_state::held(&*self.session, &self.flow).await.ok()?
+            let hold = relevo_state::held(&*self.session, &self.flow).await.ok()?;
+            let stored = relevo_state::progress(&*self.session, &self.flow).await.ok()??;
+            Some((hold, stored.progress.applied))
         };
-        let next = next_progress(&self.progress, batch, None).applied;
         match looked.await {
-            Some(hold) if hold.applied == self.progress.applied && hold.at < next => {
-                TargetError::Held { flow: self.flow.clone(), at: hold.at }
+            Some((hold, applied)) if applied == self.progress.applied => {
+                TargetError::Held { flow: self.flow.clone(), at: hold.map_or(applied, |hold| hold.at) }
             }
             _ => moved,
         }

@@ -107,6 +107,7 @@ impl Page {
                 });
                 let done = RelevoBuilder::command(&arguments.collect::<Vec<_>>())
                     .env("RELEVO_CONFIG", &config)
+                    .env("RELEVO_SALVAGE", &folder.to_string_lossy())
                     .finish_within(LIMIT);
                 let last = done.stderr.lines().filter(|line| line.starts_with("relevo: "));
                 (done.code, format!("{}{}", done.stdout, last.collect::<Vec<_>>().join("\n")))
