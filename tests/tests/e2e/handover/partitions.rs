@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 const SEEDS: [u64; 4] = [1, 23, 456, 7890];
 /// How many commands are typed for each seed.
-const COMMANDS: usize = 8;
+const COMMANDS: usize = 12;
 /// Who types them.
 const PERSON: &str = "person";
 
@@ -110,10 +110,11 @@ impl World {
     async fn change_a_link(&self, rng: &mut StdRng) {
         let ends: Vec<(&str, &str)> = self.links.ends().collect();
         let (asker, node) = ends[rng.random_range(0..ends.len())];
-        // A Relevo stands beside its database.
+        // A Relevo stands beside its database; a person is far from some.
+        let cuts = if asker == PERSON { 5 } else { 3 };
         let state = match rng.random_range(0..10) {
-            0..3 if asker != node => State::Cut,
-            3 => State::Silent,
+            0 => State::Silent,
+            n if n <= cuts && asker != node => State::Cut,
             _ => State::Open,
         };
         self.links.set(asker, node, state).await;
