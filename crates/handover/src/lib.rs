@@ -26,5 +26,5 @@ pub use plan::{Plan, Refusal, Step};
 #[doc(no_inline)]
 pub use relevo_state::{HandoverKind, HandoverRecord, HandoverState, Hook, HookState};
 pub use role::{Claim, Stand, stand};
-pub use watch::{Word, announce, beat, connect_node, identify, listen, source_of};
+pub use watch::{Word, announce, beat, connect_node, identify, last_handovers, listen, source_of};
 pub use work::{Done, Follows, Work, follow_after_handover, init};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use relevo_connect::SqlSession;
 use relevo_model::SourceIdentity;
-use relevo_state::{self as state, NodeRecord, RoleNote};
+use relevo_state::{self as state, HandoverRecord, NodeRecord, RoleNote};
 
 use crate::observe::{connect, identity};
 use crate::{Claim, Cluster, HandoverError, Stand, stand};
@@ -85,6 +85,18 @@ pub async fn announce(
 /// [`HandoverError::State`].
 pub async fn beat(session: &SqlSession, node: &str) -> Result<(), HandoverError> {
     state::beat(&**session).await.map_err(HandoverError::state(node))
+}
+
+/// The last hand-overs that a node remembers, the newest first, `limit` at most. Schema `relevo` must be there.
+///
+/// # Errors
+/// [`HandoverError::State`].
+pub async fn last_handovers(
+    session: &SqlSession,
+    node: &str,
+    limit: i64,
+) -> Result<Vec<HandoverRecord>, HandoverError> {
+    state::last_handovers(&**session, limit).await.map_err(HandoverError::state(node))
 }
 
 /// Which node the flow into `node` comes from by its stored progress. `None`: it has none. `Some(None)`: it comes from a

@@ -387,7 +387,18 @@ pub async fn note_hook(
 /// # Errors
 /// [`StateError::Sql`], [`StateError::Corrupt`].
 pub async fn handovers(client: &impl GenericClient) -> Result<Vec<HandoverRecord>, StateError> {
-    let query = format!("SELECT {COLUMNS} FROM relevo.handover ORDER BY started_at DESC, id");
-    let rows = client.query(&query, &[]).await.map_err(StateError::sql("reading the history"))?;
+    last_handovers(client, i64::MAX).await
+}
+
+/// The last hand-overs that this database took part in, the newest first, `limit` at most.
+///
+/// # Errors
+/// [`StateError::Sql`], [`StateError::Corrupt`].
+pub async fn last_handovers(
+    client: &impl GenericClient,
+    limit: i64,
+) -> Result<Vec<HandoverRecord>, StateError> {
+    let query = format!("SELECT {COLUMNS} FROM relevo.handover ORDER BY started_at DESC, id LIMIT $1");
+    let rows = client.query(&query, &[&limit]).await.map_err(StateError::sql("reading the history"))?;
     rows.iter().map(record).collect()
 }

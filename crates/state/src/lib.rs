@@ -28,7 +28,7 @@ pub use flow::{
 };
 pub use handover::{
     HandoverKind, HandoverRecord, HandoverState, Hook, HookState, handovers, hook_state, hooks_due,
-    note_hook, put_handover,
+    last_handovers, note_hook, put_handover,
 };
 pub use hold::{HOLD_CHANNEL, Hold, held, hold, lock_held, release, renew_hold, stand_at};
 pub use install::{VERSION, install, installed_version};

@@ -3,6 +3,8 @@
 //! Writing is cheap and never waits for a reader longer than it takes to copy a few words. Whatever depends on
 //! time is computed when it is read.
 
+mod shown;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +12,13 @@ use std::time::Duration;
 
 use relevo_model::{Side, SourceLsn, Timestamp};
 
+use crate::around::Known;
+use crate::history::History;
 use crate::pace::{Pace, remaining_seconds};
 use crate::status::{CopyProgress, LastError, StatusSnapshot, TableCounts, side_label};
 use crate::{
-    Clock, Lag, LagBytes, Metrics, Role, RunState, SlotStatus, TableProgress, TableState, TelemetryError,
+    Clock, HandoverStatus, Lag, LagBytes, Metrics, Role, RunState, SlotStatus, TableProgress, TableState,
+    TelemetryError, VerificationStatus,
 };
 
 /// Who this is.
@@ -102,6 +107,10 @@ struct Inner {
     errors: u64,
     last_error: Option<LastError>,
     queued_errors: Option<u64>,
+    nodes: Vec<Known>,
+    handovers: Vec<HandoverStatus>,
+    verification: Option<VerificationStatus>,
+    history: History,
 }
 
 fn rfc3339(time: Timestamp) -> String {
@@ -141,6 +150,10 @@ impl Board {
             errors: 0,
             last_error: None,
             queued_errors: None,
+            nodes: Vec::new(),
+            handovers: Vec::new(),
+            verification: None,
+            history: History::default(),
         };
         Ok(Arc::new(Self {
             beat_us: AtomicI64::new(now.postgres_us()),
@@ -212,6 +225,7 @@ impl Board {
         inner.lag = Lag::new(now);
         inner.slot = None;
         inner.queued_errors = None;
+        inner.verification = None;
     }
 
     /// The source was asked where its WAL ends, and what time it is there. Once a second or more often: a lag of
@@ -382,8 +396,15 @@ impl Board {
             errors: inner.errors,
             last_error: inner.last_error.clone(),
             transactions_applied: self.metrics.transactions_applied(),
+            changes_applied: self.metrics.changes_applied(),
             buffer_bytes: self.metrics.buffer_bytes(),
             copy: inner.copy(now),
+            nodes: inner.nodes.iter().map(|node| node.status(now, silent)).collect(),
+            handovers: inner.handovers.clone(),
+            verification: inner.verification.clone(),
+            queued_errors: inner.queued_errors,
+            heartbeat_age_seconds: self.beat_age_seconds(),
+            at: rfc3339(now),
             version: self.identity.version.clone(),
             started_at: self.started_at.clone(),
         }

@@ -1,10 +1,12 @@
-//! The HTTP server: `/metrics`, `/healthz`, `/readyz`, `/api/status`, and a live page at `/`.
+//! The HTTP server: `/metrics`, `/healthz`, `/readyz`, `/api/status`, `/api/history`, `/api/tables`, and a live page
+//! at `/`.
 //!
 //! It only reads. Every answer is computed from the [`Board`] when it is asked for.
 
 mod ask;
 mod listen;
 mod listener;
+mod page;
 mod tls;
 mod token;
 mod watched;
@@ -163,18 +165,16 @@ impl HttpServer {
 
 fn router(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route("/", get(async || asset("text/html; charset=utf-8", include_str!("http/page.html"))))
-        .route("/page.css", get(async || asset("text/css; charset=utf-8", include_str!("http/page.css"))))
-        .route(
-            "/page.js",
-            get(async || asset("text/javascript; charset=utf-8", include_str!("http/page.js"))),
-        )
+        .merge(page::routes())
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/api/status", get(status))
+        .route("/api/history", get(history))
+        .route("/api/tables", get(tables))
         .fallback(any(async || {
-            let paths = ["/", "/metrics", "/healthz", "/readyz", "/api/status"];
+            let paths =
+                ["/", "/metrics", "/healthz", "/readyz", "/api/status", "/api/history", "/api/tables"];
             (StatusCode::NOT_FOUND, Json(json!({ "error": "there is nothing here", "paths": paths })))
         }))
         .method_not_allowed_fallback(async || {
@@ -199,10 +199,6 @@ async fn with_headers(mut response: Response) -> Response {
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
-}
-
-fn asset(kind: &'static str, text: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 async fn metrics(State(shared): Reader) -> Response {
@@ -233,4 +229,12 @@ async fn readyz(State(shared): Reader) -> Response {
 
 async fn status(State(shared): Reader) -> Response {
     Json(shared.board.snapshot()).into_response()
+}
+
+async fn history(State(shared): Reader) -> Response {
+    Json(shared.board.history()).into_response()
+}
+
+async fn tables(State(shared): Reader) -> Response {
+    Json(shared.board.tables()).into_response()
 }

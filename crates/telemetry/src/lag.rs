@@ -233,6 +233,12 @@ impl Lag {
         self.last_poll.map(|(position, _)| position)
     }
 
+    /// How long ago the source was last asked where its WAL ends, in seconds; `None`: never.
+    #[must_use]
+    pub fn poll_age_seconds(&self, now: Timestamp) -> Option<f64> {
+        self.last_poll.map(|(_, polled_at)| now.seconds_since(polled_at))
+    }
+
     /// Everything before it has been received.
     #[must_use]
     pub fn received_lsn(&self) -> Option<SourceLsn> {

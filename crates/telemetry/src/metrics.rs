@@ -26,11 +26,13 @@ const BATCH_SECONDS_BUCKETS: &[f64] =
     &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0];
 
 /// The operations of `relevo_changes_applied_total`.
-const OPERATIONS: [&str; 5] = ["insert", "update", "delete", "truncate", "message"];
+const OPERATIONS: [&str; 5] = ["insert", "update", "delete", "truncate", MESSAGE];
 /// What `pg_replication_slots` says of a slot's WAL (manual, *pg_replication_slots*).
 const WAL_STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
 /// The kind of error of a row that an update or delete did not find.
 const MISSING_ROW: &str = "missing_row";
+/// Logical messages, the heartbeat's among them.
+const MESSAGE: &str = "message";
 
 /// All metrics of a process.
 #[derive(Debug)]
@@ -270,6 +272,13 @@ impl Metrics {
     #[must_use]
     pub fn transactions_applied(&self) -> u64 {
         self.transactions.get()
+    }
+
+    /// Rows and truncations applied since the start: what an idle flow does not have.
+    #[must_use]
+    pub fn changes_applied(&self) -> u64 {
+        let rows = OPERATIONS.iter().filter(|op| **op != MESSAGE);
+        rows.map(|op| self.changes.with_label_values(&[op]).get()).sum()
     }
 
     /// Changes that were applied once more, one by one.

@@ -3,6 +3,8 @@
 use relevo_model::{Side, SourceLsn};
 use serde::{Deserialize, Serialize};
 
+use crate::{HandoverStatus, NodeStatus, VerificationStatus};
+
 /// The role that a node has now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -212,10 +214,24 @@ pub struct StatusSnapshot {
     pub last_error: Option<LastError>,
     /// Transactions applied since this process started.
     pub transactions_applied: u64,
+    /// Rows and truncations applied since this process started.
+    pub changes_applied: u64,
     /// What is held in memory, in bytes.
     pub buffer_bytes: u64,
     /// The initial copy; `null` when none was made by this process.
     pub copy: Option<CopyProgress>,
+    /// The databases that take part, as far as they are known.
+    pub nodes: Vec<NodeStatus>,
+    /// The last hand-overs that this node took part in, the newest first.
+    pub handovers: Vec<HandoverStatus>,
+    /// What the last comparisons of both sides have said; `null` until that was looked up.
+    pub verification: Option<VerificationStatus>,
+    /// How many errors are written down in the target's `relevo.error`; `null` until that was looked up.
+    pub queued_errors: Option<u64>,
+    /// Seconds since the main loop last went round: when it stands still, nothing here can be believed.
+    pub heartbeat_age_seconds: f64,
+    /// When this was said, RFC 3339, by Relevo's clock.
+    pub at: String,
     /// Relevo's version.
     pub version: String,
     /// When this process started, RFC 3339.

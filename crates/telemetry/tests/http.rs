@@ -222,7 +222,7 @@ fn feed(fixture: &Fixture) {
     board.durable(SourceLsn::new(2000));
     board.metrics().set_buffer_bytes(4096);
     board.metrics().reconnect(Side::Target);
-    board.metrics().verified(Some(1_500_000_000_250_000), Some(7));
+    board.set_verified(Some(Timestamp::from_unix_us(1_500_000_000_250_000)), Some(7));
     board.set_queued_errors(3);
     board.error(Some(Side::Target), "disk_full", "the target's disk is full");
     board.copied("public.orders", 10, 1000);
@@ -369,6 +369,12 @@ async fn the_status_document_keeps_its_contract() {
         "tables": {"copied": 1, "total": 1, "not_added": 2},
         // The full disk and the missing row.
         "errors": 2,
+        "queued_errors": 3,
+        "transactions_applied": 2,
+        "changes_applied": 6,
+        "verification": {"at": "2017-07-14T02:40:00.25Z", "differences": 7},
+        "at": "2025-05-08T06:13:22Z",
+        "heartbeat_age_seconds": 2.0,
         "version": "1.2.3",
     });
     for (key, value) in expected.as_object().unwrap() {
@@ -382,6 +388,36 @@ async fn the_status_document_keeps_its_contract() {
     assert_eq!(status["started_at"], "2025-05-08T06:13:20Z");
     let read: StatusSnapshot = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(read, fixture.board.snapshot(), "it reads back as what was written");
+}
+
+#[tokio::test]
+async fn the_past_is_there_as_soon_as_somebody_asks() {
+    let fixture = Fixture::start(HttpOptions::default()).await;
+    fixture.board.look();
+    fixture.wait(3);
+    feed(&fixture);
+    fixture.board.look();
+    let history = fixture.get("/api/history").await.json();
+    assert_eq!((&history["interval_seconds"], &history["span_seconds"]), (&5.0.into(), &900.0.into()));
+    assert_eq!(history["now_unix_ms"], 1_746_684_805_000_i64);
+    let sample = |at, transactions, changes, lag_bytes, retained| {
+        serde_json::json!({
+            "at_unix_ms": at, "role": "standby", "epoch": 7, "state": if retained { "streaming" } else { "preparing" },
+            "lag_seconds": if retained { 2.0 } else { 0.0 }, "lag_bytes": lag_bytes,
+            "transactions_per_second": transactions, "changes_per_second": changes, "wal_bytes_per_second": null,
+            "retained_bytes": retained.then_some(123), "safe_bytes": null,
+        })
+    };
+    let expected = [
+        sample(1_746_684_800_000_i64, Value::Null, Value::Null, Value::Null, false),
+        sample(1_746_684_805_000, 0.4.into(), 1.2.into(), 2000.into(), true),
+    ];
+    assert_eq!(history["samples"], Value::from(expected.to_vec()));
+    let tables = fixture.get("/api/tables").await.json();
+    assert_eq!(
+        (&tables["tables"][0]["name"], &tables["tables"][0]["rows"]),
+        (&"public.orders".into(), &13.into())
+    );
 }
 
 #[tokio::test]
@@ -471,9 +507,27 @@ async fn the_page_needs_nothing_from_elsewhere() {
     let page = fixture.get("/").await;
     assert_eq!(page.status, 200);
     assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
-    for part in [page, fixture.get("/page.js").await, fixture.get("/page.css").await] {
+    let files =
+        ["/page.js", "/page.css", "/page/chart.js", "/page/panels.js", "/page/picture.js", "/page/words.js"];
+    let mut parts = vec![page];
+    for file in files {
+        parts.push(fixture.get(file).await);
+    }
+    for part in parts {
         assert_eq!(part.status, 200);
         assert!(!part.body.contains("http://") && !part.body.contains("https://"));
+        // Whatever a server has said goes in as text, and nothing brings a script or a style of its own.
+        for forbidden in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "<style",
+            " style=",
+            " onclick=",
+        ] {
+            assert!(!part.body.contains(forbidden), "{forbidden}");
+        }
         assert!(part.headers["content-security-policy"].starts_with("default-src 'none'"));
     }
 }
@@ -488,7 +542,7 @@ async fn what_is_not_there_and_what_is_not_allowed_is_answered_in_json() {
     let posted = fixture.ask("POST", "/metrics").await;
     assert_eq!(posted.status, 405);
     assert!(posted.json()["error"].is_string());
-    for path in ["/", "/metrics", "/healthz", "/readyz", "/api/status"] {
+    for path in ["/", "/metrics", "/healthz", "/readyz", "/api/status", "/api/history", "/api/tables"] {
         let (head, get) = (fixture.ask("HEAD", path).await, fixture.get(path).await);
         assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}");
         assert_eq!(head.headers["content-type"], get.headers["content-type"], "{path}");

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use relevo_connect::ConnInfo;
+use relevo_handover::HandoverRecord;
 use relevo_model::{FlowName, QualifiedName, Side, SourceLsn, Timestamp};
 use relevo_pipeline::{FlowEvent, FlowObserver, FlowState as PipelineState};
 use relevo_snapshot::{CopyEvent, CopyObserver, Phase, TableJob};
@@ -13,7 +15,7 @@ use relevo_source::{SlotInfo, SourceMonitor};
 use relevo_spool::SharedSpool;
 use relevo_state::{FlowState, Verified};
 use relevo_telemetry::{
-    Board, Committed, CopyProgress, Role, RunState, SlotStatus, TableProgress, TableState,
+    Board, Committed, CopyProgress, NodeSight, Role, RunState, TableProgress, TableState,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -21,6 +23,7 @@ use tracing::{info, warn};
 
 use crate::error::with_kind;
 use crate::output;
+use crate::run::around;
 use crate::run::lines::Lines;
 use crate::run::progress::CopyBar;
 
@@ -157,8 +160,22 @@ impl FlowBoard {
 
     /// What the last comparisons of both sides have said.
     pub fn verified(&self, verified: Verified) {
-        let differences = verified.differences.and_then(|count| u64::try_from(count).ok());
-        self.board.metrics().verified(verified.at.map(Timestamp::unix_us), differences);
+        self.board.set_verified(verified.at, unsigned(verified.differences));
+    }
+
+    /// The two databases of a flow between no nodes.
+    pub fn between(&self, source: &ConnInfo, target: &ConnInfo) {
+        self.board.set_nodes(around::ends(source, target));
+    }
+
+    /// The databases between which the role of the primary moves.
+    pub fn nodes_seen(&self, nodes: Vec<NodeSight>) {
+        self.board.set_nodes(nodes);
+    }
+
+    /// The last hand-overs, the newest first.
+    pub fn handovers_seen(&self, handovers: &[HandoverRecord]) {
+        self.board.set_handovers(handovers.iter().map(around::handover).collect());
     }
 
     /// So many errors are written down on the target.
@@ -233,12 +250,7 @@ impl FlowBoard {
 
     /// The source was asked for the slot.
     pub fn slot_seen(&self, name: &str, slot: Option<&SlotInfo>) {
-        self.board.set_slot(slot.map(|slot| SlotStatus {
-            name: name.to_owned(),
-            wal_status: slot.wal_status.clone(),
-            retained_bytes: slot.retained_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
-            safe_bytes: slot.safe_wal_bytes.map(|bytes| u64::try_from(bytes).unwrap_or(0)),
-        }));
+        self.board.set_slot(slot.map(|slot| around::slot(name, slot)));
     }
 
     /// The tables that are copied, and how far an earlier attempt got does not count.

@@ -2,6 +2,7 @@
 
 mod additions;
 mod alive;
+mod around;
 pub mod board;
 mod copier;
 mod copy;
@@ -106,8 +107,12 @@ pub async fn run(args: &RunArgs, file: &File) -> Result<(), CliError> {
             .map_err(|error| CliError::failed(format!("standard output: {error}")).of_kind(OUTPUT))?,
         false => (None, None),
     };
+    let history = tokio::spawn(Arc::clone(&board).keep_history(end.clone().cancelled_owned()));
     let board = Arc::new(FlowBoard::new(board, lines.clone()));
-    let mut helpers = vec![server];
+    if place.is_none() {
+        board.between(&settings.flow.source, &settings.flow.target);
+    }
+    let mut helpers = vec![server, history];
     if let Some(lines) = lines {
         helpers.push(tokio::spawn(lines::report(Arc::clone(&board), lines, end.clone())));
     }

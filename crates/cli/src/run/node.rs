@@ -3,6 +3,7 @@
 
 mod eyes;
 mod hooks;
+mod sights;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::eyes::{Eyes, Own};
+use self::sights::Sights;
 use super::{board::FlowBoard, end_helpers, follow};
 use crate::args::RunArgs;
 use crate::error::{CliError, chain, with_kind};
@@ -112,6 +114,8 @@ pub async fn live(
         told: String::new(),
         epoch: 0,
         role: Role::Standby,
+        source: None,
+        sights: Sights::default(),
     };
     while !shutdown.is_cancelled() {
         let duty = tokio::select! {
@@ -146,6 +150,9 @@ struct Life<'a> {
     epoch: u64,
     /// What the node was when its database last answered.
     role: Role,
+    /// Whom it follows.
+    source: Option<String>,
+    sights: Sights,
 }
 
 impl Life<'_> {
@@ -188,7 +195,25 @@ impl Life<'_> {
         }
     }
 
+    /// The same, and what was seen on the way is shown.
     async fn try_duty(&mut self, eyes: &Eyes) -> Result<Duty, HandoverError> {
+        let Place { me, cluster, .. } = &self.place;
+        self.sights.show(cluster, me, (self.source.as_deref(), &eyes.words()), self.board);
+        let duty = self.decide(eyes).await?;
+        self.source = match &duty {
+            Duty::Follow { source, .. } => Some(source.clone()),
+            Duty::Lead { .. } | Duty::Wait { .. } => None,
+        };
+        let (me, cluster) = (self.place.me.clone(), self.place.cluster.clone());
+        if self.epoch > 0 {
+            let now = (self.epoch, matches!(duty, Duty::Lead { .. }));
+            let session = self.own.session(&cluster, &me).await?;
+            self.sights.look((&cluster, &me), now, session, self.board).await;
+        }
+        Ok(duty)
+    }
+
+    async fn decide(&mut self, eyes: &Eyes) -> Result<Duty, HandoverError> {
         let Place { me, cluster, .. } = &self.place;
         let (me, cluster) = (me.clone(), cluster.clone());
         let session = self.own.session(&cluster, &me).await?;

@@ -8,14 +8,15 @@ use std::time::Duration;
 use relevo_connect::SqlSession;
 use relevo_handover::{Claim, Cluster, HandoverError, Word, connect_node, identify, listen};
 use relevo_model::SourceIdentity;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 const LOOK: Duration = Duration::from_millis(200);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-type Words = Arc<Mutex<BTreeMap<String, Word>>>;
+/// The last word of every node, and when it came.
+type Words = Arc<Mutex<BTreeMap<String, (Word, Instant)>>>;
 
 /// The last word of every node.
 pub struct Eyes {
@@ -42,13 +43,19 @@ impl Eyes {
     /// What all nodes but one say.
     pub fn claims(&self, me: &str) -> Vec<Claim> {
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        words.iter().filter(|(node, _)| *node != me).filter_map(|(_, word)| word.claim.clone()).collect()
+        words.iter().filter(|(node, _)| *node != me).filter_map(|(_, (word, _))| word.claim.clone()).collect()
     }
 
     /// Which database each node is.
     pub fn identities(&self) -> BTreeMap<String, SourceIdentity> {
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        words.iter().map(|(node, word)| (node.clone(), word.identity.clone())).collect()
+        words.iter().map(|(node, (word, _))| (node.clone(), word.identity.clone())).collect()
+    }
+
+    /// The last word of every node that has said one, and how long ago that was.
+    pub fn words(&self) -> BTreeMap<String, (Word, Duration)> {
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        words.iter().map(|(node, (word, at))| (node.clone(), (word.clone(), at.elapsed()))).collect()
     }
 }
 
@@ -58,8 +65,8 @@ async fn look(cluster: &Cluster, node: &str, words: &Words) {
             && let Ok(Ok(identity)) = timeout(ANSWER_LIMIT, identify(&session, node)).await
         {
             while let Ok(Ok(claim)) = timeout(ANSWER_LIMIT, listen(&session, node)).await {
-                let word = Word { identity: identity.clone(), claim };
-                words.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), word);
+                let said = (Word { identity: identity.clone(), claim }, Instant::now());
+                words.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), said);
                 sleep(LOOK).await;
             }
         }
