@@ -19,6 +19,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness fails by panicking")]
 
 pub mod bench;
+pub mod browser;
 pub mod certificates;
 pub mod cluster;
 pub mod compare;
@@ -46,6 +47,7 @@ pub mod walsender;
 pub mod watchdog;
 pub mod workload;
 
+pub use browser::{Browser, Screen};
 pub use certificates::Certificates;
 pub use cluster::{Cluster, ClusterBuilder, PASSWORD, Saved};
 pub use compare::Comparison;

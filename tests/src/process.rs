@@ -91,6 +91,21 @@ pub fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The processes that name a folder in their command lines, by `/proc`. Watchdogs, which name what they watch, do not count.
+#[must_use]
+pub fn processes_naming(folder: &Path) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let names = |pid: u32| {
+        let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+        let line = String::from_utf8_lossy(&line);
+        line.contains(&*folder.to_string_lossy()) && !line.contains("relevo-test-watchdog")
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| names(*pid))
+        .collect()
+}
+
 /// Stops a process where it is (SIGSTOP) and yields its children: it has no more than these, and gets none.
 #[must_use]
 pub fn hold_with_children(parent: u32) -> Vec<u32> {

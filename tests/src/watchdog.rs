@@ -24,6 +24,17 @@ rm -rf "$1"
 /// Ends a process. $1: its number.
 const END_PROCESS: &str = r#"while read -r _; do :; done; kill -KILL "$1" 2>/dev/null"#;
 
+/// Kills every process that names a folder in its command line, as all of a browser do, and removes the folder. $1: the
+/// folder.
+const END_BROWSER: &str = r#"
+while read -r _; do :; done
+for process in /proc/[0-9]*; do
+    pid=${process#/proc/}
+    [ "$pid" = $$ ] || ! tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -qF -- "$1" || kill -KILL "$pid" 2>/dev/null
+done
+rm -rf "$1"
+"#;
+
 /// Cleans up when this process dies; does nothing when it is dropped.
 #[derive(Debug)]
 pub struct Watchdog(Child);
@@ -39,6 +50,12 @@ impl Watchdog {
     #[must_use]
     pub fn of_process(pid: u32) -> Self {
         Self::start(END_PROCESS, &pid.to_string())
+    }
+
+    /// Kills a browser whose processes all name `folder`, and removes the folder.
+    #[must_use]
+    pub fn of_browser(folder: &Path) -> Self {
+        Self::start(END_BROWSER, &folder.to_string_lossy())
     }
 
     fn start(script: &str, argument: &str) -> Self {

@@ -56,6 +56,9 @@ install_system_packages() {
     command -v setpriv >/dev/null || missing+=(util-linux)
     command -v git >/dev/null || missing+=(git)
     command -v tmux >/dev/null || missing+=(tmux)
+    # The live page is looked at with a browser.
+    command -v chromium >/dev/null || missing+=(chromium)
+    command -v chromedriver >/dev/null || missing+=(chromium-driver)
     pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
     # It looks at the units of deploy/systemd. Where it cannot be installed, that test says that it did not look.
     if is_root && command -v apt-get >/dev/null; then

@@ -20,6 +20,7 @@ mod keys;
 mod kills;
 mod life;
 mod mending;
+mod page;
 mod plans;
 mod progress;
 mod refusals;
