@@ -24,6 +24,8 @@ const SAMPLES_KEPT: usize = 181;
 const RATE_WINDOW_SECONDS: f64 = 300.0;
 /// Before so many seconds a rate of the slot says nothing: it moves on in steps.
 const RATE_LEAST_SECONDS: f64 = 30.0;
+/// What a slot keeps that keeps up is never quite the same. Growth by less than this share of the WAL that is written is none.
+const NO_GROWTH: f64 = 0.05;
 
 /// What is known at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -198,30 +200,45 @@ impl History {
                 && sample.retained_bytes.is_some()
                 && age_seconds(sample) <= RATE_WINDOW_SECONDS
         };
-        let Some(first) = self.samples.iter().rev().take_while(counts).last() else {
-            return SlotBudget::default();
-        };
+        let recent = || self.samples.iter().rev().take_while(counts);
+        let Some(first) = recent().last() else { return SlotBudget::default() };
         let seconds = float(last.at_unix_ms.abs_diff(first.at_unix_ms)) / 1000.0;
         if seconds < RATE_LEAST_SECONDS {
             return SlotBudget::default();
         }
-        let known: Vec<f64> = (self.samples.iter().rev().take_while(counts))
+        let known: Vec<f64> = recent()
             .filter(|sample| sample.at_unix_ms > first.at_unix_ms)
             .filter_map(|sample| sample.wal_bytes_per_second)
             .collect();
         let wal = (!known.is_empty()).then(|| known.iter().sum::<f64>() / float(known.len() as u64));
-        let shrinking =
-            first.safe_bytes.zip(last.safe_bytes).map(|(first, last)| (float(first) - float(last)) / seconds);
+        let growing = growth(recent(), first.at_unix_ms.midpoint(last.at_unix_ms))
+            .filter(|rate| *rate > NO_GROWTH * wal.unwrap_or(0.0));
         let lasts = |rate: Option<f64>| {
             let (safe, rate) = last.safe_bytes.zip(rate.filter(|rate| *rate > 0.0))?;
             Some(float(safe) / rate)
         };
         SlotBudget {
             wal_bytes_per_second: wal,
-            remaining_seconds: lasts(shrinking),
+            remaining_seconds: lasts(growing),
             remaining_if_stopped_seconds: lasts(wal),
         }
     }
+}
+
+/// By how much what the slot keeps grows, in bytes a second: from the least before `middle_unix_ms` to the least since. The
+/// server moves slots on in steps, and counts what may still be written in whole segments of 16 MiB; so neither the first and
+/// the last sample nor the budget itself say whether a slot falls behind.
+fn growth<'s>(samples: impl Iterator<Item = &'s Sample>, middle_unix_ms: i64) -> Option<f64> {
+    let (mut before, mut since): (Option<&Sample>, Option<&Sample>) = (None, None);
+    for sample in samples {
+        let least = if sample.at_unix_ms < middle_unix_ms { &mut before } else { &mut since };
+        if least.is_none_or(|least| sample.retained_bytes <= least.retained_bytes) {
+            *least = Some(sample);
+        }
+    }
+    let (before, since) = before.zip(since)?;
+    let bytes = float(since.retained_bytes?) - float(before.retained_bytes?);
+    Some(bytes * 1000.0 / float(since.at_unix_ms.abs_diff(before.at_unix_ms)))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
@@ -336,30 +353,44 @@ mod tests {
     #[test]
     fn the_slot_lasts_as_long_as_its_budget_shrinks_and_wal_is_written() {
         let mut history = History::default();
-        let budget_at = |history: &mut History, second: u32, safe: Option<u64>| {
+        let budget_at = |history: &mut History, second: u32, (kept, safe): (u64, Option<u64>)| {
             let source_lsn = Some(SourceLsn::new(u64::from(second) * 2 * MIB));
-            history.look(at(f64::from(second)), &Reading { source_lsn, slot: slot(7, safe), ..reading() });
+            history.look(at(f64::from(second)), &Reading { source_lsn, slot: slot(kept, safe), ..reading() });
             history.snapshot(at(f64::from(second))).slot_budget
         };
         // 1 MiB/s goes, 2 MiB/s are written.
         for second in (0..30).step_by(5) {
-            let safe = Some((1000 - u64::from(second)) * MIB);
-            assert_eq!(budget_at(&mut history, second, safe), SlotBudget::default(), "too early");
+            let slot = (u64::from(second) * MIB, Some((1000 - u64::from(second)) * MIB));
+            assert_eq!(budget_at(&mut history, second, slot), SlotBudget::default(), "too early");
         }
-        let budget = budget_at(&mut history, 30, Some(970 * MIB));
+        let budget = budget_at(&mut history, 30, (30 * MIB, Some(970 * MIB)));
         is(budget.wal_bytes_per_second, float(2 * MIB));
         is(budget.remaining_seconds, 970.0);
         is(budget.remaining_if_stopped_seconds, 485.0);
         // The slot has moved on.
-        let budget = budget_at(&mut history, 35, Some(1000 * MIB));
+        let budget = budget_at(&mut history, 35, (0, Some(1000 * MIB)));
         assert_eq!(budget.remaining_seconds, None);
         is(budget.remaining_if_stopped_seconds, 500.0);
         // There is no limit.
-        let budget = budget_at(&mut history, 40, None);
+        let budget = budget_at(&mut history, 40, (0, None));
         assert_eq!((budget.remaining_seconds, budget.remaining_if_stopped_seconds), (None, None));
         is(budget.wal_bytes_per_second, float(2 * MIB));
         // Nobody has looked since.
         assert_eq!(history.snapshot(at(60.0)).slot_budget, SlotBudget::default());
+    }
+
+    /// The server counts what may still be written from the beginning of the segment that the slot needs.
+    #[test]
+    fn a_slot_that_keeps_up_is_in_no_danger_although_its_budget_shrinks_within_a_segment() {
+        let mut history = History::default();
+        for second in (0..400_u64).step_by(5) {
+            // 36 KiB/s: a segment lasts for more than the five minutes. The slot moves on every 15 s.
+            let source_lsn = Some(SourceLsn::new(second * 36 * 1024));
+            let slot = slot(second % 15 * 36 * 1024, Some(2048 * MIB - second * 36 * 1024));
+            history.look(at(float(second)), &Reading { source_lsn, slot, ..reading() });
+            let budget = history.snapshot(at(float(second))).slot_budget;
+            assert_eq!(budget.remaining_seconds, None, "after {second} s");
+        }
     }
 
     #[test]
@@ -369,7 +400,7 @@ mod tests {
             // Long ago it went fast; later, slowly.
             let safe =
                 if second < 600 { 9000 * MIB - second * MIB } else { 8400 * MIB - (second - 600) * 1024 };
-            let now = Reading { slot: slot(1, Some(safe)), ..reading() };
+            let now = Reading { slot: slot(9000 * MIB - safe, Some(safe)), ..reading() };
             history.look(at(float(second)), &now);
         }
         let safe = float(8400 * MIB - 595 * 1024);

@@ -35,11 +35,11 @@ fn seconds(board: &Board, clock: &AtomicI64, count: u32, mut each: impl FnMut(u3
     }
 }
 
-fn slot(safe_bytes: u64) -> Option<SlotStatus> {
+fn slot(retained_bytes: u64, safe_bytes: u64) -> Option<SlotStatus> {
     Some(SlotStatus {
         name: "relevo_shop".to_owned(),
         wal_status: Some("reserved".to_owned()),
-        retained_bytes: Some(100),
+        retained_bytes: Some(retained_bytes),
         safe_bytes: Some(safe_bytes),
     })
 }
@@ -50,7 +50,7 @@ fn a_source_that_does_not_answer_has_no_rate_and_its_slot_no_future() {
     board.set_state(RunState::Streaming, None);
     seconds(&board, &clock, 120, |second| {
         board.source_polled(SourceLsn::new(u64::from(second) * 1000), None);
-        board.set_slot(slot(1_000_000 - u64::from(second) * 500));
+        board.set_slot(slot(u64::from(second) * 500, 1_000_000 - u64::from(second) * 500));
         board.opened(SourceLsn::new(u64::from(second) * 1000), None);
     });
     let before = board.history();
