@@ -317,4 +317,5 @@ main() {
     say "The image works."
 }
 
-main
+# In one line with the end: what is changed in this file while it runs is not read any more.
+main; exit
