@@ -151,7 +151,8 @@ fn note(sender: &Sender<Seen>, at: Instant, result: Result<Status, CliError>) {
 
 /// What is known when one side does not answer.
 fn half(status: &Status) -> String {
-    let side = |side: &Unreachable| with_kind(&format!("{}: {}", side.side, side.error), side.kind);
+    // What is said of it begins with the side.
+    let side = |side: &Unreachable| with_kind(&side.error, side.kind);
     let sides: Vec<String> = status.unreachable.iter().map(side).collect();
     let now = match &status.state_detail {
         Some(detail) => format!("{} ({detail})", status.state),

@@ -43,8 +43,11 @@ fn a_look_that_brings_nothing_leaves_the_last_picture_and_says_why() {
     let at = Instant::now();
     note(&sender, at, Ok(Status { lag_bytes: Some(7), ..status() }));
     assert!(seen.borrow().trouble.is_none());
-    let lost =
-        Unreachable { side: "source".to_owned(), kind: "connection_refused", error: "gone".to_owned() };
+    let lost = Unreachable {
+        side: "source".to_owned(),
+        kind: "connection_refused",
+        error: "source: gone".to_owned(),
+    };
     note(&sender, at, Ok(Status { lag_bytes: None, unreachable: vec![lost], ..status() }));
     let said = seen.borrow().trouble.clone().unwrap();
     assert!(said.starts_with("source: gone [connection_refused]; the other side says now: "), "{said}");
