@@ -264,7 +264,7 @@ fn an_interrupted_switchover_is_taken_back_only_in_sight_of_the_other_node() {
     let mut nodes = healthy();
     let record = nodes[0].1.as_mut().unwrap().record.as_mut().unwrap();
     (record.fenced, record.promised_to) = (true, Some("b".to_owned()));
-    assert_eq!(words(&switchover(&observed(nodes.clone()), "a").unwrap()), ["unfence"]);
+    assert_eq!(words(&switchover(&observed(nodes.clone()), "a").unwrap()), ["unfence", "retire", "retire"]);
     nodes[1].1 = None;
     let refused = switchover(&observed(nodes.clone()), "a").unwrap_err();
     assert!(matches!(&refused, Refusal::Unreachable { node, .. } if node == "b"), "{refused}");
