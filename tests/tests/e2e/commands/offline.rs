@@ -74,7 +74,7 @@ fn bash_completes_every_command_and_option() {
     };
     let offered = complete("relevo ''", 1);
     let commands = commands();
-    assert!(commands.len() > 18 && commands.contains(&"explain".to_owned()), "{commands:?}");
+    assert!(commands.len() >= 18 && commands.contains(&"explain".to_owned()), "{commands:?}");
     for command in &commands {
         assert!(offered.lines().any(|word| word == command), "no {command} in {offered}");
     }
