@@ -106,13 +106,15 @@ SELECT DISTINCT t.spcname::text AS name, pg_catalog.pg_tablespace_location(t.oid
 pub(crate) const TABLESPACES: &str = "SELECT t.spcname::text FROM pg_catalog.pg_tablespace t";
 
 /// The schemas among `$1` in which the role, or an owner at the same place of `$2` that it can act for, may not create.
-/// `$3`: by which privilege one role acts for another, `MEMBER` or (since version 16) `SET`.
+/// `$3`: by which privilege one role acts for another, `MEMBER` or (since version 16) `SET`. A superuser makes tables
+/// anywhere, and gives them to anybody.
 pub(crate) const CLOSED_SCHEMAS: &str = "
 SELECT DISTINCT n.nspname::text AS schema, r.rolname::text AS role
   FROM ROWS FROM (unnest($1::text[]), unnest($2::text[])) AS w (schema, owner)
   JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
   JOIN pg_catalog.pg_roles r ON r.rolname IN (w.owner, current_user)
  WHERE NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'CREATE')
+   AND NOT pg_catalog.current_setting('is_superuser')::bool
    AND (r.rolname = current_user OR pg_catalog.pg_has_role(r.oid, $3))
  ORDER BY 1, 2";
 
