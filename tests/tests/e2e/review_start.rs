@@ -175,6 +175,19 @@ async fn wait_for_count(relevo: &Relevo, kind: &str, count: f64) {
     .await;
 }
 
+/// What `relevo errors` lists. It is said, and counted, before it is written down.
+async fn errors_once_there_are(pair: &Pair, count: usize) -> serde_json::Value {
+    wait_until_some(&format!("{count} errors"), PATIENCE, async || {
+        let errors = pair.command("errors").arg("--json").finish().expect_code(0).json();
+        if errors.as_array().is_some_and(|listed| listed.len() >= count) {
+            Ok(errors)
+        } else {
+            Err(errors.to_string())
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn what_replication_leaves_out_is_said_once_with_the_way_out() {
     let pair = Pair::start(Version::V15, Version::V15).await;
@@ -199,7 +212,7 @@ async fn what_replication_leaves_out_is_said_once_with_the_way_out() {
     wait_for_count(&relevo, "unreplicated_change", 1.0).await;
     wait_for_count(&relevo, "unpublished_table", 1.0).await;
     relevo.wait_for_log("came after the copy and is not replicated").await;
-    let errors = pair.command("errors").arg("--json").finish().expect_code(0).json();
+    let errors = errors_once_there_are(&pair, 2).await;
     let listed: Vec<(&str, &str)> = errors
         .as_array()
         .unwrap()
@@ -219,7 +232,7 @@ async fn what_replication_leaves_out_is_said_once_with_the_way_out() {
     relevo.restart();
     relevo.wait_until_streaming().await;
     wait_for_count(&relevo, "unreplicated_change", 1.0).await;
-    let errors = pair.command("errors").arg("--json").finish().expect_code(0).json();
+    let errors = errors_once_there_are(&pair, 3).await;
     assert_eq!(errors[0]["table"], "public.quiet", "{errors}");
     relevo.terminate();
 }
