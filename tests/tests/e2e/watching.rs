@@ -71,7 +71,8 @@ async fn the_picture_lives_and_the_terminal_is_given_back_however_it_ends() {
     terminal.resize(10, 3);
     shows(&terminal, &["too small"]).await;
     terminal.resize(120, 40);
-    shows(&terminal, &["5 min, max", "public.t1 "]).await;
+    terminal.keys(&["PageUp", "PageUp", "PageUp"]);
+    shows(&terminal, &["5 min, max", "tables 1 to", "public.t1 "]).await;
     // What cannot be asked any more stays to be seen, and says how old it is.
     drop(load);
     pair.source.crash();
