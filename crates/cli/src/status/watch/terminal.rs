@@ -6,7 +6,7 @@ use std::io::{self, Stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -22,6 +22,9 @@ use super::picture::{Room, View, draw};
 
 /// How long whoever reads keys may take to notice that nobody wants them any more.
 const KEY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long it is waited for.
+const READER_LIMIT: Duration = Duration::from_millis(500);
 
 /// The terminal while it is ours. Dropping it gives it back.
 pub struct Screen {
@@ -72,9 +75,11 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        if let Some(reader) = self.reader.take() {
-            // What is typed from now on is for the shell.
-            let _ = reader.join();
+        // What is typed from now on is for the shell. Behind a terminal that is gone, crossterm never lets the reader go: it
+        // ends with the process then.
+        let until = Instant::now() + READER_LIMIT;
+        while self.reader.as_ref().is_some_and(|reader| !reader.is_finished()) && Instant::now() < until {
+            std::thread::sleep(KEY_PAUSE / 10);
         }
         restore();
     }
