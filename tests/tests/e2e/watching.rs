@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relevo_tests::pgbench::Pgbench;
-use relevo_tests::process::signal;
+use relevo_tests::process::{is_running, signal};
 use relevo_tests::relevo::PATIENCE;
 use relevo_tests::terminal::Terminal;
 use relevo_tests::{FLOW, Pair, Version, wait_until};
@@ -99,6 +99,20 @@ async fn the_picture_lives_and_the_terminal_is_given_back_however_it_ends() {
     let terminal = watch(&pair, (100, 24), &[("RELEVO_PANIC_AT_DRAWING", "2")]);
     let text = has_ended(&terminal, 101).await;
     assert!(text.contains("a panic was asked for"), "it can be read: {text}");
+    running.terminate();
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_closed_leaves_nothing_behind() {
+    let pair = Pair::start(Version::V15, Version::V15).await;
+    pair.source.sql("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let mut running = pair.relevo().start();
+    running.wait_until_streaming().await;
+    let terminal = watch(&pair, (80, 24), &[]);
+    shows(&terminal, &["q quit"]).await;
+    let pid = terminal.pid();
+    drop(terminal);
+    wait_until("it has ended", PATIENCE, async || !is_running(pid)).await;
     running.terminate();
 }
 
