@@ -147,6 +147,10 @@ impl<T: ChangeTarget> ChangeTarget for ArrivalTarget<T> {
         self.inner.progress()
     }
 
+    fn moved(&mut self, progress: Progress) {
+        self.inner.moved(progress);
+    }
+
     async fn apply(&mut self, batch: Batch) -> Result<Applied, Self::Error> {
         if !self.inside {
             self.join_due().await?;

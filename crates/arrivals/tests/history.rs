@@ -165,6 +165,10 @@ impl ChangeTarget for Memory {
         &self.progress
     }
 
+    fn moved(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
     async fn apply(&mut self, batch: Batch) -> Result<Applied, Lost> {
         assert_eq!(self.open.is_some(), batch.continues(), "the contract of batches");
         let mut open = self.open.take().unwrap_or_else(|| self.stored.lock().unwrap().clone());

@@ -19,8 +19,8 @@ pub use flow::{FlowName, FlowNameError};
 pub use kinds::{KINDS, is_kind};
 pub use lsn::{LsnParseError, SourceLsn, TargetLsn};
 pub use port::{
-    Applied, ChangeSource, ChangeTarget, Fault, FaultClass, Feedback, FlushProbe, HELD, Progress, Side,
-    SourceEvent, SourceIdentity,
+    Ahead, AheadTarget, Applied, ChangeSource, ChangeTarget, Fault, FaultClass, Feedback, FlushProbe, HELD,
+    Progress, Side, SourceEvent, SourceIdentity,
 };
 pub use relation::{Column, QualifiedName, Relation, RelationId, ReplicaIdentity, TypeName};
 pub use time::Timestamp;

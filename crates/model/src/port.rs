@@ -13,7 +13,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 
-use crate::{Batch, SourceLsn, TargetLsn, Timestamp, TransactionPart};
+use crate::{Batch, SourceLsn, TargetLsn, Timestamp, TransactionPart, Xid};
 
 /// An end of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +88,37 @@ pub enum SourceEvent {
     Part(TransactionPart),
     /// Everything that ends before this position has been yielded, and nothing is half-way.
     Keepalive(SourceLsn),
+    /// Part of a transaction that still runs on the source, see [`Ahead`].
+    Ahead(Ahead),
+}
+
+/// What a source yields of a transaction while it still runs, for whoever can apply it in a session of its own and take it
+/// back. Of one transaction at a time.
+///
+/// Whoever takes events may say at any moment that nothing of it was applied ([`ChangeSource::settle_ahead`]): the source then
+/// yields the whole transaction after its commit, as [`SourceEvent::Part`]s. So it may be ignored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ahead {
+    /// A part without an end. Its header has neither commit LSN nor time, since there is none yet. What it changes rests on
+    /// the transactions that were yielded before it, and on no other.
+    Part(TransactionPart),
+    /// What is left of it, with its end and the true header: it has committed. Nothing else is yielded until
+    /// [`ChangeSource::settle_ahead`] says what has become of it.
+    Commit(TransactionPart),
+    /// It was rolled back, as a whole or in part, or may not be applied ahead any further: what was applied of it is to be
+    /// taken back.
+    Abort(Xid),
+}
+
+impl Ahead {
+    /// The transaction.
+    #[must_use]
+    pub fn xid(&self) -> Xid {
+        match self {
+            Ahead::Part(part) | Ahead::Commit(part) => part.header.xid,
+            Ahead::Abort(xid) => *xid,
+        }
+    }
 }
 
 /// The positions that go back to the source. Each only grows, and `durable <= applied <= received`.
@@ -113,6 +144,13 @@ pub trait ChangeSource: Send {
 
     /// Sets the positions that the source is told from now on. Returns at once.
     fn report(&mut self, feedback: Feedback);
+
+    /// Says what has become of a transaction of which parts were yielded ahead: `true` after [`Ahead::Commit`], when it is
+    /// committed on the target; `false` at any time, when nothing of it is there. Returns at once. Only for sources that
+    /// yield [`Ahead`].
+    fn settle_ahead(&mut self, xid: Xid, committed: bool) {
+        let _ = (xid, committed);
+    }
 
     /// Tells the source the last reported positions and ends the stream in order.
     fn close(self) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -146,11 +184,39 @@ pub trait ChangeTarget: Send {
     /// error, or when the future is dropped, the value may only be dropped: nothing of an uncommitted batch stays.
     fn apply(&mut self, batch: Batch) -> impl Future<Output = Result<Applied, Self::Error>> + Send;
 
+    /// Another session of this target ([`AheadTarget`]) has committed a transaction and moved the progress to here.
+    fn moved(&mut self, progress: Progress);
+
     /// Resolves once the target has work of its own to do, between two transactions of the source: it then wants an
     /// empty batch, whether or not the source has anything. Cancel-safe. Most targets never do.
     fn wanting(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
+}
+
+/// A second session of the target, for one transaction that still runs on the source. Dropping the value takes back what is
+/// not committed.
+pub trait AheadTarget: Send {
+    /// What can go wrong.
+    type Error: Fault;
+
+    /// Applies a part, to which everything is there that the source had yielded before it.
+    ///
+    /// # Errors
+    /// Also when the part cannot be applied exactly as it stands: what needs a second attempt, or a word to somebody, is for
+    /// the whole transaction, which can be applied again behind its commit.
+    fn apply(&mut self, part: TransactionPart) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Commits what was applied, together with the position, provided that the progress stands at `applied`. `last` has the
+    /// end, and changes only if they were not applied before.
+    ///
+    /// # Errors
+    /// The commit may have happened all the same: the stored progress says.
+    fn commit(
+        &mut self,
+        last: TransactionPart,
+        applied: SourceLsn,
+    ) -> impl Future<Output = Result<Applied, Self::Error>> + Send;
 }
 
 /// Tells how far the target has flushed, on a connection of its own, so that it answers while a batch is applied.

@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use relevo_model::{Fault, Origin, SourceLsn, TransactionPart, Xid};
+use relevo_model::{Ahead, Fault, Origin, SourceLsn, TransactionPart, Xid};
 
+use crate::ahead::{Descriptions, RunningAhead};
 use crate::decode::{Decoder, decode};
 use crate::error::{AssembleError, Place};
 use crate::format::Format;
@@ -29,8 +30,13 @@ const STEP_BYTES: usize = 1 << 20;
 pub enum Step {
     /// A part.
     Part(TransactionPart),
+    /// Something of a transaction that still runs, or has committed and waits for [`Assembler::settle_ahead`].
+    Ahead(Ahead),
     /// Nothing yet: a streamed transaction is being read back.
     More,
+    /// Nothing before [`Assembler::settle_ahead`] has said what has become of the transaction that was cut into parts while
+    /// it ran.
+    Unsettled,
     /// Nothing; the next frame can be fed.
     Done,
 }
@@ -67,6 +73,14 @@ pub struct Assembler<S: StreamStore = MemoryStore> {
     store: S,
     /// A streamed transaction that has committed and is being read back.
     replay: Option<Replay<S::Frames>>,
+    /// Whether a running transaction may be cut into parts before it has committed.
+    goes_ahead: bool,
+    /// The one that is.
+    ahead: Option<RunningAhead>,
+    /// It has committed, and may have to be read back all the same.
+    settling: Option<Settling<S::Frames>>,
+    /// What waits to be taken of it.
+    ready_ahead: Option<Ahead>,
     /// A part that waits to be taken.
     ready: Option<TransactionPart>,
     previous_end_lsn: SourceLsn,
@@ -91,6 +105,12 @@ struct Replay<F> {
     frames: F,
 }
 
+#[derive(Debug)]
+struct Settling<F> {
+    replay: Replay<F>,
+    descriptions: Descriptions,
+}
+
 impl<S: StreamStore> Assembler<S> {
     /// An assembler for a connection that has just been started. A transaction whose changes occupy more than
     /// `part_bytes` (as [`Change::size_bytes`](relevo_model::Change::size_bytes) counts) comes in parts.
@@ -104,10 +124,21 @@ impl<S: StreamStore> Assembler<S> {
             streams: HashMap::new(),
             store,
             replay: None,
+            goes_ahead: false,
+            ahead: None,
+            settling: None,
+            ready_ahead: None,
             ready: None,
             previous_end_lsn: SourceLsn::ZERO,
             failed: false,
         }
+    }
+
+    /// The same, which also yields parts of transactions that still run ([`Step::Ahead`]), of one at a time. Whoever asks for
+    /// them takes them by [`Assembler::step`].
+    #[must_use]
+    pub fn with_ahead(self) -> Self {
+        Self { goes_ahead: true, ..self }
     }
 
     /// Takes one message: the payload of an `XLogData` message. Then call [`Assembler::next_part`] until it
@@ -120,7 +151,8 @@ impl<S: StreamStore> Assembler<S> {
         if self.failed {
             return Err(AssembleError::Failed);
         }
-        let result = if self.ready.is_some() || self.replay.is_some() {
+        let pending = self.ready.is_some() || self.replay.is_some();
+        let result = if pending || self.ready_ahead.is_some() || self.settling.is_some() {
             Err(AssembleError::PartsPending)
         } else {
             self.take(frame)
@@ -138,7 +170,11 @@ impl<S: StreamStore> Assembler<S> {
             match self.step()? {
                 Step::Part(part) => return Ok(Some(part)),
                 Step::More => {}
-                Step::Done => return Ok(None),
+                // Nothing goes ahead for those who do not settle it.
+                Step::Ahead(ahead) => {
+                    self.settle_ahead(ahead.xid(), false);
+                }
+                Step::Done | Step::Unsettled => return Ok(None),
             }
         }
     }
@@ -154,6 +190,12 @@ impl<S: StreamStore> Assembler<S> {
         }
         if let Some(part) = self.ready.take() {
             return Ok(Step::Part(part));
+        }
+        if let Some(ahead) = self.ready_ahead.take() {
+            return Ok(Step::Ahead(ahead));
+        }
+        if self.settling.is_some() {
+            return Ok(Step::Unsettled);
         }
         let result = self.replay();
         self.failed = result.is_err();
@@ -173,7 +215,25 @@ impl<S: StreamStore> Assembler<S> {
     /// position reported until then, so the server will send all of it again to whoever confirms one.
     #[must_use]
     pub fn in_transaction(&self) -> bool {
-        !matches!(self.state, State::Outside) || self.ready.is_some() || self.replay.is_some()
+        let pending = self.ready.is_some() || self.ready_ahead.is_some();
+        !matches!(self.state, State::Outside) || pending || self.replay.is_some() || self.settling.is_some()
+    }
+
+    /// Says what has become of a transaction of which something went ahead. `committed`, after [`Ahead::Commit`]: it is on
+    /// the target, and not read back. Otherwise it comes as a whole after its commit, as if nothing had gone ahead.
+    ///
+    /// Returns whether that was to be said: `false` means that `xid` does not go ahead any more, or that it was said to be
+    /// committed before it was.
+    pub fn settle_ahead(&mut self, xid: Xid, committed: bool) -> bool {
+        self.ready_ahead.take_if(|ahead| ahead.xid() == xid);
+        if let Some(settling) = self.settling.take_if(|settling| settling.replay.transaction.xid() == xid) {
+            match committed {
+                true => settling.descriptions.tell(&mut self.relations),
+                false => self.replay = Some(settling.replay),
+            }
+            return true;
+        }
+        !committed && self.ahead.take_if(|ahead| ahead.xid() == xid).is_some()
     }
 
     /// What the store holds of transactions that are being streamed, in bytes.
@@ -225,7 +285,7 @@ impl<S: StreamStore> Assembler<S> {
                 match (first_segment, self.streams.contains_key(&xid)) {
                     (true, true) => return Err(AssembleError::StreamedTwice { xid }),
                     (false, false) => return Err(AssembleError::UnknownStream { message: name, xid }),
-                    (true, false) => drop(self.streams.insert(xid, None)),
+                    (true, false) => self.begin_stream(xid),
                     (false, true) => {}
                 }
                 self.state = State::StreamBlock { xid, at_start: first_segment };
@@ -237,7 +297,7 @@ impl<S: StreamStore> Assembler<S> {
                 self.check_order(xid, commit_lsn, end_lsn)?;
                 let frames = self.store.commit(xid).map_err(|error| store_error(xid, error))?;
                 let transaction = OpenTransaction::new(xid, commit_lsn, commit_time, origin);
-                self.replay = Some(Replay { transaction, end_lsn, frames });
+                self.commit_stream(Replay { transaction, end_lsn, frames });
             }
             Message::StreamAbort { xid, subxid, .. } => {
                 let known = if xid == subxid {
@@ -251,6 +311,7 @@ impl<S: StreamStore> Assembler<S> {
                 // A subtransaction of which nothing was published is aborted all the same: the store knows
                 // nothing of it, and that is no error.
                 self.store.abort(xid, subxid).map_err(|error| store_error(xid, error))?;
+                self.stop_ahead(xid);
             }
             // It belongs to no transaction, was sent the moment it was written, and changes no table.
             Message::Logical { transactional: false, .. } => {}
@@ -313,9 +374,46 @@ impl<S: StreamStore> Assembler<S> {
                 };
                 let appended = self.store.append(xid, subxid, frame.clone());
                 appended.map_err(|error| store_error(xid, error))?;
+                self.follow_ahead(xid, message);
             }
         }
         Ok(())
+    }
+
+    fn begin_stream(&mut self, xid: Xid) {
+        self.streams.insert(xid, None);
+        if self.goes_ahead && self.ahead.is_none() {
+            self.ahead = Some(RunningAhead::new(xid, &self.relations));
+        }
+    }
+
+    /// The same message once more, for whoever applies it before its commit.
+    fn follow_ahead(&mut self, xid: Xid, message: Message) {
+        let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.xid() == xid) else { return };
+        match ahead.take(message, self.part_bytes) {
+            Ok(part) => self.ready_ahead = part.map(Ahead::Part),
+            Err(()) => self.stop_ahead(xid),
+        }
+    }
+
+    /// What went ahead of the transaction, if anything did, is to be taken back.
+    fn stop_ahead(&mut self, xid: Xid) {
+        if let Some(ahead) = self.ahead.take_if(|ahead| ahead.xid() == xid) {
+            self.ready_ahead = (!ahead.is_whole()).then_some(Ahead::Abort(xid));
+        }
+    }
+
+    /// A streamed transaction has committed: it is read back, unless it may be on the target already.
+    fn commit_stream(&mut self, replay: Replay<S::Frames>) {
+        let xid = replay.transaction.xid();
+        match self.ahead.take_if(|ahead| ahead.xid() == xid) {
+            Some(ahead) if !ahead.is_whole() => {
+                let (last, descriptions) = ahead.commit(replay.transaction.header(), replay.end_lsn);
+                self.ready_ahead = Some(last);
+                self.settling = Some(Settling { replay, descriptions });
+            }
+            _ => self.replay = Some(replay),
+        }
     }
 
     /// Reads back a streamed transaction until a part is full, or the step has taken long enough.

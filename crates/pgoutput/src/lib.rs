@@ -7,6 +7,7 @@
 //!
 //! Everything here is a function of bytes. What may not enter: sockets, an async runtime, a clock, SQL.
 
+mod ahead;
 mod assemble;
 mod cursor;
 mod decode;

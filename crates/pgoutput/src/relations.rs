@@ -9,7 +9,7 @@ use crate::error::{AssembleError, Place};
 use crate::message::{Message, RelationDescription};
 
 /// The tables and types that the source has described on this connection.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct RelationCache {
     relations: HashMap<RelationId, Arc<Relation>>,
     types: HashMap<u32, TypeName>,

@@ -26,6 +26,27 @@ impl OpenTransaction {
         Self { header, has_content: false, first: true, changes: Vec::new(), size_bytes: 0 }
     }
 
+    /// A transaction that still runs: nobody knows yet when it will commit.
+    pub(crate) fn running(xid: Xid) -> Self {
+        Self::new(xid, SourceLsn::ZERO, Timestamp::default(), None)
+    }
+
+    /// No part of it has been cut off yet.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.first
+    }
+
+    /// What is known of it.
+    pub(crate) fn header(&self) -> &Arc<TransactionHeader> {
+        &self.header
+    }
+
+    /// The last part of a transaction that ran until now, under its true header.
+    pub(crate) fn finish_as(mut self, header: &Arc<TransactionHeader>, end: SourceLsn) -> TransactionPart {
+        self.header = Arc::clone(header);
+        self.cut(Some(end))
+    }
+
     pub(crate) fn xid(&self) -> Xid {
         self.header.xid
     }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use relevo_model::{
-    Cell, Change, OldRow, Origin, Relation, RelationId, ReplicaIdentity, Row, SourceLsn, Timestamp,
+    Ahead, Cell, Change, OldRow, Origin, Relation, RelationId, ReplicaIdentity, Row, SourceLsn, Timestamp,
     TransactionPart, TypeName, Xid,
 };
 use relevo_pgoutput::{
     AssembleError, Assembler, ColumnDescription, Format, MemoryStore, Message, Place, Prepared, Protocol,
-    RelationDescription, Streaming, encode,
+    RelationDescription, Step, Streaming, encode,
 };
 
 const FORMAT: Format = Format { protocol: Protocol::V4, streaming: Streaming::On };
@@ -325,6 +325,79 @@ fn a_committed_stream_is_read_back_part_by_part() {
     }
     assert!(!assembler.in_transaction());
     assert!(assembler.next_part().unwrap().is_none());
+}
+
+#[test]
+fn a_running_transaction_goes_ahead_and_its_descriptions_are_known_to_all_when_it_has_committed() {
+    let mut assembler = assembler(1).with_ahead();
+    fn step(assembler: &mut Assembler, message: &Message) -> Step {
+        assembler.feed(&encode(message).unwrap()).unwrap();
+        assembler.step().unwrap()
+    }
+    for message in [start(10, true), describe(Some(10), &["id"]), insert(Some(10), &["1"])] {
+        assert!(matches!(step(&mut assembler, &message), Step::Done), "{message:?}");
+    }
+    let Step::Ahead(Ahead::Part(first)) = step(&mut assembler, &insert(Some(10), &["2"])) else {
+        panic!("no part")
+    };
+    assert_eq!((first.changes.len(), first.first, first.end), (1, true, None));
+    assert!(matches!(step(&mut assembler, &Message::StreamStop), Step::Done));
+    let Step::Ahead(Ahead::Commit(last)) = step(&mut assembler, &stream_commit(10, 100)) else {
+        panic!("no commit")
+    };
+    assert_eq!((last.changes.len(), last.first, last.header.commit_lsn), (1, false, SourceLsn::new(100)));
+    assert!(assembler.settle_ahead(Xid(10), true));
+    let after = [begin(11, 200), insert(None, &["3"]), commit(200)];
+    let parts = feed_all(&mut assembler, &after).unwrap();
+    assert_eq!(parts.len(), 1, "the table needs no other description");
+}
+
+#[test]
+fn what_was_taken_back_comes_whole_behind_its_commit() {
+    for at_commit in [false, true] {
+        let mut assembler = assembler(1).with_ahead();
+        let messages = [start(10, true), describe(Some(10), &["id"]), insert(Some(10), &["1"])];
+        assert_eq!(feed_all(&mut assembler, &messages).unwrap(), []);
+        assembler.feed(&encode(&insert(Some(10), &["2"])).unwrap()).unwrap();
+        assert!(matches!(assembler.step().unwrap(), Step::Ahead(_)));
+        assert!(at_commit || assembler.settle_ahead(Xid(10), false));
+        assembler.feed(&encode(&Message::StreamStop).unwrap()).unwrap();
+        assembler.feed(&encode(&stream_commit(10, 100)).unwrap()).unwrap();
+        if at_commit {
+            assert!(matches!(assembler.step().unwrap(), Step::Ahead(Ahead::Commit(_))));
+            assert!(assembler.settle_ahead(Xid(10), false));
+        }
+        let mut parts = Vec::new();
+        while let Some(part) = assembler.next_part().unwrap() {
+            parts.push(part);
+        }
+        assert_eq!(parts.iter().map(|part| part.changes.len()).collect::<Vec<_>>(), [1, 1]);
+        assert!(parts.iter().all(|part| part.header.commit_lsn == SourceLsn::new(100)));
+        assert!(!assembler.settle_ahead(Xid(10), true), "it is too late");
+    }
+}
+
+#[test]
+fn a_rollback_or_a_truncate_ends_what_goes_ahead() {
+    let truncate = Message::Truncate {
+        xid: Some(Xid(10)),
+        cascade: false,
+        restart_identity: false,
+        relations: vec![RelationId(1)],
+    };
+    for (ending, inside) in [(truncate, true), (abort(10, 11), false)] {
+        let mut assembler = assembler(1).with_ahead();
+        let messages = [start(10, true), describe(Some(10), &["id"]), insert(Some(10), &["1"])];
+        assert_eq!(feed_all(&mut assembler, &messages).unwrap(), []);
+        assembler.feed(&encode(&insert(Some(10), &["2"])).unwrap()).unwrap();
+        assert!(matches!(assembler.step().unwrap(), Step::Ahead(Ahead::Part(_))));
+        if !inside {
+            assembler.feed(&encode(&Message::StreamStop).unwrap()).unwrap();
+        }
+        assembler.feed(&encode(&ending).unwrap()).unwrap();
+        assert!(matches!(assembler.step().unwrap(), Step::Ahead(Ahead::Abort(Xid(10)))), "{ending:?}");
+        assert!(matches!(assembler.step().unwrap(), Step::Done));
+    }
 }
 
 #[test]

@@ -9,8 +9,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::ahead::{AheadSessions, Trust};
 use crate::retry::{Backoff, Repeats, retry_rule};
-use crate::session::{self, Outcome, TURN_INTERVAL};
+use crate::session::{self, Outcome, TURN_INTERVAL, Watched};
 use crate::{FlowError, FlowEvent, FlowObserver, FlowOptions, FlowState};
 
 /// How soon both ends are opened again when the target has refused a batch because the flow is held.
@@ -26,6 +27,9 @@ pub struct Opened<S, T, P> {
     /// A second connection to the *same* target server. It must not reconnect by itself: a server that crashed
     /// and came back would then vouch for commits that it lost.
     pub probe: P,
+    /// Opens the target's second session, on that same server, for transactions that the source yields ahead of their commit;
+    /// `None`: none is applied ahead.
+    pub ahead: Option<AheadSessions>,
 }
 
 /// Opens both ends. The target comes first: its lock keeps every other writer of the flow out, and its progress
@@ -66,6 +70,7 @@ impl Flow {
         shutdown: CancellationToken,
     ) -> Result<(), FlowError> {
         let mut supervisor = Supervisor::new(observer);
+        let mut trust = Trust::default();
         loop {
             supervisor.opening();
             let opened = tokio::select! {
@@ -75,8 +80,9 @@ impl Flow {
             };
             let (outcome, opened) = match opened {
                 Ok(opened) => {
-                    let probation = supervisor.on_probation;
-                    let outcome = session::run(opened, &options, observer, &shutdown, probation).await;
+                    let watched =
+                        Watched { observer, shutdown: &shutdown, on_probation: supervisor.on_probation };
+                    let outcome = session::run(opened, &options, watched, &mut trust).await;
                     (outcome, true)
                 }
                 Err(error) => (Outcome { end: Err(FlowError::end(error)), sound: false }, false),

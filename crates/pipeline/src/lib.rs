@@ -5,6 +5,7 @@
 //! What may not enter: any knowledge of the databases behind the ports — no SQL, no protocol, no sockets, no
 //! metrics. Whoever wants to watch implements [`FlowObserver`].
 
+mod ahead;
 mod durability;
 mod error;
 mod flow;
@@ -17,6 +18,7 @@ mod retry;
 mod session;
 mod worker;
 
+pub use ahead::AheadSessions;
 pub use durability::DurabilityQueue;
 pub use error::FlowError;
 pub use flow::{Flow, Opened, OpenedBy, Sessions};

@@ -97,6 +97,11 @@ pub enum FlowEvent<'a> {
     },
     /// A commit happened on the target.
     Applied(&'a AppliedBatch),
+    /// A transaction that went ahead of its commit is committed on the target, or was taken back by us.
+    Ahead {
+        /// It is committed.
+        committed: bool,
+    },
     /// When the source committed the oldest transaction that has been received and is not visible on the target
     /// yet; `None` when there is none.
     OldestUnapplied(Option<Timestamp>),

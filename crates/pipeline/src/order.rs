@@ -8,7 +8,7 @@ use relevo_model::{SourceLsn, TransactionPart};
 use crate::FlowError;
 
 /// Follows the parts of one session.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Order {
     /// Transactions that commit before this position are on the target already.
     reached: SourceLsn,

@@ -2,7 +2,7 @@
 //!
 //! The loop's priorities, highest first:
 //! 1. the request to stop;
-//! 2. what became of the batch in hand, so that the target never waits for us;
+//! 2. what became of the batch in hand, and of what goes ahead of its commit, so that the target never waits for us;
 //! 3. what the target has flushed;
 //! 4. the clock (signs of life, bare positions that fall due), and whether the flow is held;
 //! 5. the next event of the source, unless memory is full. While the target is busy nobody can do anything with it, so
@@ -11,17 +11,22 @@
 //! Whenever the target is idle, what the source has ready goes at once, together; nothing waits for what is not there
 //! yet. While the target is busy, transactions pile up. A session never repairs anything: any error ends it, and both ends are opened anew.
 
+mod ahead;
+mod ending;
+
 use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use relevo_model::{
-    Applied, Batch, Batcher, ChangeSource, ChangeTarget, Fault, Feedback, FlushProbe, SourceEvent, SourceLsn,
-    TargetLsn, Timestamp,
+    Applied, Batch, Batcher, ChangeSource, ChangeTarget, Feedback, FlushProbe, SourceEvent, SourceLsn,
+    TargetLsn, Timestamp, TransactionHeader,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::info;
 
+use crate::ahead::{AheadOfCommit, Taken, Trust};
 use crate::gate::Gate;
 use crate::idle::IdleProgress;
 use crate::order::Order;
@@ -56,6 +61,8 @@ struct InHand {
     position: Option<SourceLsn>,
     bytes: usize,
     commit_times: Vec<Timestamp>,
+    /// It is the end of a transaction that went ahead: what will have come in then, and what is known of it.
+    ahead: Option<(Order, Arc<TransactionHeader>)>,
 }
 
 pub(crate) struct Session<'a, S> {
@@ -70,6 +77,7 @@ pub(crate) struct Session<'a, S> {
     durability: DurabilityQueue,
     in_hand: Option<InHand>,
     gate: Gate,
+    ahead: AheadOfCommit<'a>,
     /// The target has a transaction open whose end is to come.
     half_way: bool,
     /// What has been applied of transactions since the last commit on the target.
@@ -87,20 +95,27 @@ pub(crate) struct Session<'a, S> {
     on_probation: bool,
 }
 
-/// Runs one session. `on_probation`: the last one failed at something that opening does not prove mended.
+/// Who watches a session and who ends it.
+pub(crate) struct Watched<'a> {
+    pub observer: &'a dyn FlowObserver,
+    pub shutdown: &'a CancellationToken,
+    /// The last session failed at something that opening does not prove mended.
+    pub on_probation: bool,
+}
+
+/// Runs one session.
 pub(crate) async fn run<S, T, P>(
     opened: Opened<S, T, P>,
     options: &FlowOptions,
-    observer: &dyn FlowObserver,
-    shutdown: &CancellationToken,
-    on_probation: bool,
+    Watched { observer, shutdown, on_probation }: Watched<'_>,
+    trust: &mut Trust,
 ) -> Outcome
 where
     S: ChangeSource,
     T: ChangeTarget + 'static,
     P: FlushProbe + 'static,
 {
-    let Opened { source, target, probe } = opened;
+    let Opened { source, target, probe, ahead } = opened;
     let progress = target.progress().clone();
     observer.event(FlowEvent::Opened { progress: &progress });
     let (start, now) = (progress.applied, Instant::now());
@@ -116,6 +131,7 @@ where
         durability: DurabilityQueue::new(),
         in_hand: None,
         gate: Gate::new(options.hold.clone()),
+        ahead: AheadOfCommit::new(ahead, trust),
         half_way: false,
         uncommitted: AppliedBatch::default(),
         start,
@@ -153,6 +169,7 @@ impl<S: ChangeSource> Session<'_, S> {
         self.store_start()?;
         loop {
             self.hand_over()?;
+            self.go_ahead()?;
             self.publish();
             let (room, busy) = (self.has_room(), self.in_hand.is_some());
             tokio::select! {
@@ -163,6 +180,7 @@ impl<S: ChangeSource> Session<'_, S> {
                     self.applied(result?)?;
                     self.take_in_what_is_there().await?;
                 }
+                result = self.ahead.result() => self.went_ahead(result)?,
                 flushed = self.probe.flushed() => self.flushed(flushed?),
                 _ = turns.tick() => self.turn(),
                 () = self.gate.changed() => {}
@@ -207,7 +225,8 @@ impl<S: ChangeSource> Session<'_, S> {
     }
 
     fn held_bytes(&self) -> usize {
-        self.batcher.waiting_bytes() + self.in_hand.as_ref().map_or(0, |batch| batch.bytes)
+        let in_hand = self.in_hand.as_ref().map_or(0, |batch| batch.bytes);
+        self.batcher.waiting_bytes() + in_hand + self.ahead.held_bytes()
     }
 
     fn has_room(&self) -> bool {
@@ -221,11 +240,19 @@ impl<S: ChangeSource> Session<'_, S> {
             SourceEvent::Part(part) => {
                 self.order.part(&part)?;
                 self.idle.release();
+                if part.end.is_some() {
+                    self.ahead.came_in();
+                }
                 self.batcher.push(part);
             }
             SourceEvent::Keepalive(position) => {
                 if self.order.keepalive(position) {
                     self.batcher.keepalive(position);
+                }
+            }
+            SourceEvent::Ahead(ahead) => {
+                if let Taken::Refused(xid) = self.ahead.take_in(ahead, Instant::now()) {
+                    self.source.settle_ahead(xid, false);
                 }
             }
         }
@@ -304,6 +331,7 @@ impl<S: ChangeSource> Session<'_, S> {
             position: batch.position,
             bytes: batch.size_bytes,
             commit_times,
+            ahead: None,
         });
         self.apply.hand_over(batch)
     }
@@ -311,6 +339,7 @@ impl<S: ChangeSource> Session<'_, S> {
     /// The batch in hand was applied; unless it ends inside a transaction, it is committed.
     fn applied(&mut self, applied: Applied) -> Result<(), FlowError> {
         let Some(batch) = self.in_hand.take() else { return Ok(()) };
+        self.ahead.applied(batch.commit_times.len() as u64);
         if applied.position != batch.position {
             return Err(FlowError::WrongPosition { handed: batch.position, stored: applied.position });
         }
@@ -322,15 +351,21 @@ impl<S: ChangeSource> Session<'_, S> {
         let Some(position) = applied.position else { return Ok(()) };
 
         let done = AppliedBatch { position, ..std::mem::take(&mut self.uncommitted) };
+        self.committed(&done, applied.durable_at);
+        Ok(())
+    }
+
+    /// The target has committed.
+    fn committed(&mut self, done: &AppliedBatch, durable_at: Option<TargetLsn>) {
+        let position = done.position;
         self.idle.written(position, Instant::now());
-        self.durability.applied(position, applied.durable_at);
+        self.durability.applied(position, durable_at);
         self.probe.set_busy(self.durability.pending());
         self.reached = self.reached.max(position);
-        self.observer.event(FlowEvent::Applied(&done));
+        self.observer.event(FlowEvent::Applied(done));
         if self.on_probation && self.sound() {
             self.announce();
         }
-        Ok(())
     }
 
     fn flushed(&mut self, flushed: TargetLsn) {
@@ -372,7 +407,7 @@ impl<S: ChangeSource> Session<'_, S> {
         if std::mem::take(&mut self.heard) {
             self.observer.event(FlowEvent::Received { position: received });
         }
-        if self.in_hand.is_none() && !self.order.inside() {
+        if self.in_hand.is_none() && !self.order.inside() && self.ahead.committed().is_none() {
             self.observe_oldest(None);
         }
         let buffer_bytes = self.held_bytes();
@@ -392,65 +427,5 @@ impl<S: ChangeSource> Session<'_, S> {
             self.observer.event(FlowEvent::Durable { position: feedback.durable });
         }
         self.reported = feedback;
-    }
-
-    /// Stops in order: the batch in hand, its durability, the last report; each within its limit.
-    async fn finish(mut self, asked: Instant) -> Outcome {
-        self.finish_batch_in_hand(asked + self.options.grace).await;
-        // From here and not from the limit before: a batch that was done at once gives nobody else more time.
-        let durable_until = Instant::now() + self.options.durability_grace;
-        while self.durability.pending() {
-            match timeout_at(durable_until, self.probe.flushed()).await {
-                Ok(Ok(flushed)) => self.flushed(flushed),
-                Ok(Err(error)) => {
-                    warn!(kind = error.kind(), "what was applied last is not confirmed: {}", error.text());
-                    break;
-                }
-                Err(_) => {
-                    info!(
-                        "the target has not flushed what was applied last; it is confirmed after the next start"
-                    );
-                    break;
-                }
-            }
-        }
-        self.publish();
-        let sound = self.sound();
-        let position = self.durability.durable();
-        let close_until = Instant::now() + self.options.close_grace;
-        let Self { source, apply, probe, .. } = self;
-        // An unfinished batch is rolled back by dropping the target.
-        tokio::join!(apply.stop(close_until), probe.stop(close_until), async {
-            match timeout_at(close_until, source.close()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!("the source did not end the stream in order: {error}"),
-                Err(_) => debug!("the source did not end the stream in time"),
-            }
-        });
-        info!(confirmed = %position, "stopped");
-        Outcome { end: Ok(()), sound }
-    }
-
-    /// Waits for the batch in hand, unless it could not commit anyway because its transaction is unfinished.
-    async fn finish_batch_in_hand(&mut self, until: Instant) {
-        if self.in_hand.as_ref().is_none_or(|batch| batch.position.is_none()) {
-            return;
-        }
-        let result = timeout_at(until, self.apply.result()).await;
-        match result.map(|applied| applied.and_then(|applied| self.applied(applied))) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                warn!(kind = error.kind(), "the batch in hand was not applied: {}", error.text())
-            }
-            Err(_) => info!("the batch in hand did not commit in time; it comes again after the next start"),
-        }
-    }
-
-    /// Drops both ends after an error and waits until the target's connection is gone.
-    async fn dismantle(self, failed_at: Instant) {
-        let until = failed_at + self.options.close_grace;
-        let Self { source, apply, probe, .. } = self;
-        drop(source);
-        tokio::join!(apply.stop(until), probe.stop(until));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use relevo_model::{Applied, Batch, ChangeTarget, FlushProbe, TargetLsn};
+use relevo_model::{Applied, Batch, ChangeTarget, FlushProbe, Progress, TargetLsn};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -14,7 +14,7 @@ use crate::{FlowError, FlowOptions};
 
 /// Ends its task when dropped.
 #[derive(Debug)]
-struct Owner(JoinHandle<()>);
+pub(crate) struct Owner(JoinHandle<()>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
@@ -23,33 +23,56 @@ impl Drop for Owner {
 }
 
 impl Owner {
+    /// Starts the task.
+    pub fn of(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
+
     /// Ends the task and waits, until `deadline`, for what it owned to be dropped.
-    async fn stop(mut self, deadline: Instant) {
+    pub async fn stop(mut self, deadline: Instant) {
         self.0.abort();
         // Late or panicked, it is gone as far as this flow is concerned.
         let _ = timeout_at(deadline, &mut self.0).await;
     }
 }
 
+/// What the target is told.
+#[derive(Debug)]
+enum Told {
+    /// To apply a batch.
+    Apply(Batch),
+    /// That its second session has moved the progress.
+    Moved(Progress),
+}
+
 /// The handle of the task that owns the target.
 #[derive(Debug)]
 pub(crate) struct ApplyTask {
-    batches: mpsc::Sender<Batch>,
+    told: mpsc::Sender<Told>,
     results: mpsc::Receiver<Result<Applied, FlowError>>,
     owner: Owner,
 }
 
 impl ApplyTask {
     pub fn start<T: ChangeTarget + 'static>(target: T) -> Self {
-        let (batches, inbox) = mpsc::channel(1);
+        // A batch, and what was said just before it.
+        let (told, inbox) = mpsc::channel(2);
         let (outbox, results) = mpsc::channel(1);
-        let owner = Owner(tokio::spawn(own_target(target, inbox, outbox)));
-        Self { batches, results, owner }
+        Self { told, results, owner: Owner::of(own_target(target, inbox, outbox)) }
     }
 
     /// Gives the target a batch. Only one may be in hand.
     pub fn hand_over(&self, batch: Batch) -> Result<(), FlowError> {
-        self.batches.try_send(batch).map_err(|_| FlowError::TaskStopped { task: "apply" })
+        self.tell(Told::Apply(batch))
+    }
+
+    /// Lets the target know, between two batches, that its second session has moved the progress.
+    pub fn moved(&self, progress: Progress) -> Result<(), FlowError> {
+        self.tell(Told::Moved(progress))
+    }
+
+    fn tell(&self, told: Told) -> Result<(), FlowError> {
+        self.told.try_send(told).map_err(|_| FlowError::TaskStopped { task: "apply" })
     }
 
     /// What became of the batch in hand. Cancel-safe.
@@ -64,14 +87,18 @@ impl ApplyTask {
 
 async fn own_target<T: ChangeTarget>(
     mut target: T,
-    mut inbox: mpsc::Receiver<Batch>,
+    mut inbox: mpsc::Receiver<Told>,
     outbox: mpsc::Sender<Result<Applied, FlowError>>,
 ) {
     loop {
         let asked = tokio::select! {
             biased;
-            batch = inbox.recv() => match batch {
-                Some(batch) => Some(batch),
+            told = inbox.recv() => match told {
+                Some(Told::Apply(batch)) => Some(batch),
+                Some(Told::Moved(progress)) => {
+                    target.moved(progress);
+                    continue;
+                }
                 None => return,
             },
             () = target.wanting() => None,
@@ -108,8 +135,7 @@ impl ProbeTask {
             idle_interval: options.probe_idle_interval,
             patience: options.probe_timeout,
         };
-        let owner = Owner(tokio::spawn(prober.own_probe(probe)));
-        Self { answers, busy, owner }
+        Self { answers, busy, owner: Owner::of(prober.own_probe(probe)) }
     }
 
     /// Whether commits wait for a flush: the target is then asked more often, beginning now.

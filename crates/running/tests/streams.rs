@@ -30,6 +30,7 @@ fn assemble(
                 Step::Part(part) => parts.push(part),
                 Step::More => assert!(assembler.in_transaction() && assembler.is_reading_back()),
                 Step::Done => break,
+                Step::Ahead(_) | Step::Unsettled => panic!("nothing was asked to go ahead"),
             }
         }
     }

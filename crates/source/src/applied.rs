@@ -4,16 +4,28 @@
 //! Whoever applies to a node marks its transactions with a logical message at their beginning. Their positions count as
 //! those of any other transaction. What may not enter: anything about the connection.
 
-use relevo_model::{Change, TransactionPart};
+use relevo_model::{Ahead, Change, TransactionPart, Xid};
 
 /// Passes over what carries the mark.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
     /// In the middle of a transaction that does.
     inside: bool,
+    /// The last transaction that does and began to come before its commit.
+    ahead: Option<Xid>,
 }
 
 impl Applied {
+    /// Whether this is of a transaction that carries the mark.
+    pub(crate) fn comes_from_elsewhere(&mut self, ahead: &Ahead) -> bool {
+        if let Ahead::Part(part) = ahead
+            && part.first
+        {
+            self.ahead = part.changes.first().is_some_and(is_mark).then_some(part.header.xid);
+        }
+        self.ahead == Some(ahead.xid())
+    }
+
     /// The part as it is, or without its changes.
     pub(crate) fn pass_over(&mut self, mut part: TransactionPart) -> TransactionPart {
         if part.first {

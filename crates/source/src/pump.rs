@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
-use relevo_model::{Feedback, SourceLsn, Timestamp, TransactionPart};
+use relevo_model::{Ahead, Feedback, SourceLsn, Timestamp, TransactionPart, Xid};
 use relevo_pgoutput::{Assembler, Step, StreamStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connection::server_message;
@@ -65,12 +65,27 @@ enum End {
     Abandoned,
 }
 
+/// What has become of a transaction that went ahead of its commit, and whether it is committed on the target.
+pub(crate) type Settled = (Xid, bool);
+
+/// What is to happen before the next frame is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    /// Nothing.
+    Nothing,
+    /// Parts are taken: once there is room, or when the next step of reading back is done.
+    Parts,
+    /// It has to be said what has become of a transaction that went ahead.
+    Settlement,
+}
+
 /// The loop's state: everything that must outlive a cancelled wait.
 pub(crate) struct Pump<S, T: StreamStore> {
     framed: Framed<S>,
     assembler: Assembler<T>,
     queue: Writer,
     feedback: watch::Receiver<Feedback>,
+    settled: mpsc::UnboundedReceiver<Settled>,
     monitor: SourceMonitor,
     settings: PumpSettings,
     pace: Pace,
@@ -102,7 +117,7 @@ where
         framed: Framed<S>,
         assembler: Assembler<T>,
         queue: Writer,
-        feedback: watch::Receiver<Feedback>,
+        (feedback, settled): (watch::Receiver<Feedback>, mpsc::UnboundedReceiver<Settled>),
         monitor: SourceMonitor,
         settings: PumpSettings,
         pace: Pace,
@@ -115,6 +130,7 @@ where
             assembler,
             queue,
             feedback,
+            settled,
             monitor,
             settings,
             pace,
@@ -168,7 +184,7 @@ where
             let pending = taken?;
             let full = self.queue.is_full();
             let now = Instant::now();
-            self.listen(!full && !pending, now);
+            self.listen(!full && pending == Pending::Nothing, now);
             self.show(full, now);
             self.report(now)?;
             if self.listening {
@@ -192,12 +208,16 @@ where
                     self.pace.read(received, self.heard_at);
                 }
                 () = self.queue.wait_for_room(), if full => {}
+                settled = self.settled.recv() => match settled {
+                    Some(settled) => self.settle(settled)?,
+                    None => return Ok(End::Abandoned),
+                },
                 changed = self.feedback.changed() => if changed.is_err() {
                     return Ok(End::Abandoned);
                 },
                 () = sleep_until(due_at) => {}
                 // Lets the runtime look at the socket and the clock in between.
-                () = tokio::task::yield_now(), if pending && !full => {}
+                () = tokio::task::yield_now(), if pending == Pending::Parts && !full => {}
             }
         }
     }
@@ -255,38 +275,63 @@ where
         Ok(())
     }
 
-    /// Takes whole frames out of what was read until there are none. Returns whether parts may still be pending: because
-    /// the queue is full, or because a streamed transaction is being read back.
-    async fn take_frames(&mut self) -> Result<bool, SourceError> {
+    /// Takes whole frames out of what was read until there are none. Returns what is pending before the next: parts, because
+    /// the queue is full, or because a streamed transaction is being read back, or a settlement.
+    async fn take_frames(&mut self) -> Result<Pending, SourceError> {
         loop {
             // The queue is looked at once: whoever takes from it may make room at any moment, and a frame must not be
             // fed while parts of the one before it are pending.
-            if self.take_parts()? {
-                return Ok(true);
+            let pending = self.take_parts()?;
+            if pending != Pending::Nothing {
+                return Ok(pending);
             }
             match self.framed.take()? {
                 Some(Frame::CopyData(content)) => self.take_content(content)?,
                 Some(Frame::Message(message)) => self.take_message(message).await?,
                 Some(Frame::CopyBoth) => return Err(SourceError::protocol("a second CopyBothResponse")),
-                None => return Ok(false),
+                None => return Ok(Pending::Nothing),
             }
         }
     }
 
     /// Queues the parts that are there, as far as there is room. A streamed transaction is read back step by step,
-    /// whatever its size, because the server wants its answers meanwhile. Returns whether parts may still be pending.
-    fn take_parts(&mut self) -> Result<bool, SourceError> {
+    /// whatever its size, because the server wants its answers meanwhile. Returns what may still be pending.
+    fn take_parts(&mut self) -> Result<Pending, SourceError> {
         while !self.queue.is_full() {
             match self.assembler.step()? {
                 Step::Part(part) => self.queue_part(part),
-                Step::More => return Ok(true),
-                Step::Done => return Ok(false),
+                Step::Ahead(ahead) => self.queue_ahead(ahead),
+                Step::More => return Ok(Pending::Parts),
+                Step::Unsettled => return Ok(Pending::Settlement),
+                Step::Done => return Ok(Pending::Nothing),
             }
             if self.assembler.is_reading_back() {
-                return Ok(true);
+                return Ok(Pending::Parts);
             }
         }
-        Ok(true)
+        Ok(Pending::Parts)
+    }
+
+    fn queue_ahead(&mut self, ahead: Ahead) {
+        match ahead {
+            // It is on the target already, and left out like any other such transaction.
+            Ahead::Commit(part) if part.header.commit_lsn < self.settings.start => {
+                self.assembler.settle_ahead(part.header.xid, false);
+                self.queue.ahead(Ahead::Abort(part.header.xid));
+            }
+            ahead => self.queue.ahead(ahead),
+        }
+    }
+
+    /// Takes in what has become of a transaction that went ahead. One that does not any more is old news, if nothing of it
+    /// is on the target.
+    fn settle(&mut self, (xid, committed): Settled) -> Result<(), SourceError> {
+        if !self.assembler.settle_ahead(xid, committed) && committed {
+            let what =
+                format!("transaction {} was committed on the target before it was on the source", xid.0);
+            return Err(SourceError::protocol(what));
+        }
+        Ok(())
     }
 
     fn queue_part(&mut self, part: TransactionPart) {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use relevo_model::{SourceEvent, SourceLsn, TransactionPart};
+use relevo_model::{Ahead, SourceEvent, SourceLsn, TransactionPart};
 use tokio::sync::Notify;
 
 use crate::SourceError;
@@ -60,6 +60,13 @@ impl Writer {
     pub(crate) fn part(&mut self, part: TransactionPart) {
         self.gathered_bytes += part.size_bytes;
         self.gathered.push(SourceEvent::Part(part));
+    }
+
+    /// Queues what goes ahead of a transaction's commit.
+    pub(crate) fn ahead(&mut self, ahead: Ahead) {
+        let event = SourceEvent::Ahead(ahead);
+        self.gathered_bytes += size_bytes(&event);
+        self.gathered.push(event);
     }
 
     /// Queues a keepalive position. Of several that wait behind each other only the newest is kept.
@@ -148,9 +155,10 @@ impl Reader {
     fn take(&self) -> Option<Result<SourceEvent, SourceError>> {
         let mut state = self.0.state();
         let Some(event) = state.events.pop_front() else { return state.error.take().map(Err) };
-        if let SourceEvent::Part(part) = &event {
+        let size_bytes = size_bytes(&event);
+        if size_bytes > 0 {
             let was_full = state.bytes >= self.0.budget_bytes;
-            state.bytes -= part.size_bytes;
+            state.bytes -= size_bytes;
             let has_room = state.bytes < self.0.budget_bytes;
             drop(state);
             if was_full && has_room {
@@ -158,6 +166,16 @@ impl Reader {
             }
         }
         Some(Ok(event))
+    }
+}
+
+/// What an event occupies while it waits, in bytes.
+fn size_bytes(event: &SourceEvent) -> usize {
+    match event {
+        SourceEvent::Part(part) | SourceEvent::Ahead(Ahead::Part(part) | Ahead::Commit(part)) => {
+            part.size_bytes
+        }
+        SourceEvent::Keepalive(_) | SourceEvent::Ahead(Ahead::Abort(_)) => 0,
     }
 }
 

@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use relevo_connect::Stream;
-use relevo_model::{ChangeSource, Fault, FaultClass, Feedback, SourceEvent, SourceLsn};
+use relevo_model::{
+    Ahead, ChangeSource, Fault, FaultClass, Feedback, SourceEvent, SourceLsn, TransactionPart, Xid,
+};
 use relevo_pgoutput::{Assembler, StreamStore};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::SourceError;
 use crate::applied::Applied;
 use crate::connection::ReplicationConnection;
 use crate::monitor::SourceMonitor;
 use crate::pace::{GATHER, Pace};
-use crate::pump::{CLOSE_LIMIT, Command, Ended, Pump};
+use crate::pump::{CLOSE_LIMIT, Command, Ended, Pump, Settled};
 use crate::queue::{Reader, queue};
 use crate::start::{StartOptions, begin};
 
@@ -26,6 +28,7 @@ type Done = oneshot::Receiver<Result<Ended, SourceError>>;
 pub struct PgSource {
     reader: Reader,
     feedback: watch::Sender<Feedback>,
+    settled: mpsc::UnboundedSender<Settled>,
     command: watch::Sender<Command>,
     done: Done,
     monitor: SourceMonitor,
@@ -119,14 +122,17 @@ where
     // That the target has stored the start does not mean that it has flushed it.
     let known = Feedback { received: start, applied: start, durable: SourceLsn::ZERO };
     let (feedback, told) = watch::channel(known);
+    let (settled, settlements) = mpsc::unbounded_channel();
     let (command, commanded) = watch::channel(Command::Stream);
     let (finished, done) = oneshot::channel();
     let assembler = Assembler::new(format, options.part_bytes, store);
+    let assembler = if options.ahead { assembler.with_ahead() } else { assembler };
     let monitor = options.monitor.clone();
     let applied = options.skip_applied.then(Applied::default);
-    let pump =
-        Pump::new(connection.framed, assembler, writer, told, monitor.clone(), settings, Pace::new(gather));
-    (PgSource { reader, feedback, command, done, monitor, failed: None, applied }, pump, commanded, finished)
+    let (told, pace) = ((told, settlements), Pace::new(gather));
+    let pump = Pump::new(connection.framed, assembler, writer, told, monitor.clone(), settings, pace);
+    let source = PgSource { reader, feedback, settled, command, done, monitor, failed: None, applied };
+    (source, pump, commanded, finished)
 }
 
 impl ChangeSource for PgSource {
@@ -136,13 +142,25 @@ impl ChangeSource for PgSource {
         if let Some((first, class, kind)) = &self.failed {
             return Err(SourceError::Failed { first: first.clone(), class: *class, kind });
         }
-        let event = self.reader.next().await;
-        if let Err(error) = &event {
-            self.failed = Some((error.to_string(), error.class(), error.kind()));
-        }
-        match (&mut self.applied, event) {
-            (Some(applied), Ok(SourceEvent::Part(part))) => Ok(SourceEvent::Part(applied.pass_over(part))),
-            (_, event) => event,
+        loop {
+            let event = self.reader.next().await;
+            if let Err(error) = &event {
+                self.failed = Some((error.to_string(), error.class(), error.kind()));
+            }
+            let Some(applied) = &mut self.applied else { return event };
+            match event {
+                Ok(SourceEvent::Part(part)) => return Ok(SourceEvent::Part(applied.pass_over(part))),
+                Ok(SourceEvent::Ahead(ahead)) => {
+                    if !applied.comes_from_elsewhere(&ahead) {
+                        return Ok(SourceEvent::Ahead(ahead));
+                    }
+                    // After its commit it is passed over like any other.
+                    if matches!(ahead, Ahead::Part(TransactionPart { first: true, .. })) {
+                        self.settle_ahead(ahead.xid(), false);
+                    }
+                }
+                event => return event,
+            }
         }
     }
 
@@ -158,6 +176,11 @@ impl ChangeSource for PgSource {
             *known = newer;
             worth_telling
         });
+    }
+
+    fn settle_ahead(&mut self, xid: Xid, committed: bool) {
+        // A loop that has ended has said why, or nobody asks it any more.
+        let _ = self.settled.send((xid, committed));
     }
 
     async fn close(self) -> Result<(), SourceError> {

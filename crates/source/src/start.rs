@@ -51,6 +51,9 @@ pub struct StartOptions {
     /// Whether transactions are passed over that the source itself has from elsewhere, by the mark of whoever applied them:
     /// the first thing in each is a logical message with prefix `relevo` and content `applied`.
     pub skip_applied: bool,
+    /// Whether transactions that still run are yielded ahead of their commit ([`relevo_model::Ahead`]), where they are
+    /// streamed.
+    pub ahead: bool,
     /// Where the state of the connection can be read. Give the same one to every start of a flow: it also remembers
     /// which walsender was our own.
     pub monitor: SourceMonitor,
@@ -73,6 +76,7 @@ impl StartOptions {
             receive_timeout: Duration::from_secs(60),
             slot_wait: Duration::from_secs(60),
             skip_applied: false,
+            ahead: false,
             monitor: SourceMonitor::default(),
         }
     }

@@ -222,16 +222,21 @@ pub enum FlowLock {
     Hold,
     /// Running the hooks of the hand-over that gave this node the role, or took it: one session.
     Hooks,
+    /// Applying a transaction ahead of its commit: one session, beside the one that has [`FlowLock::Apply`].
+    Ahead,
 }
 
 impl FlowLock {
-    fn key(self, name: &FlowName) -> i64 {
+    /// The key of the advisory lock (manual, *Advisory Locks*).
+    #[must_use]
+    pub fn key(self, name: &FlowName) -> i64 {
         match self {
             Self::Apply => name.lock_key(),
             Self::Copy => !name.lock_key(),
             Self::Rows => name.lock_key().rotate_left(32),
             Self::Hold => !name.lock_key().rotate_left(32),
             Self::Hooks => name.lock_key().rotate_left(16),
+            Self::Ahead => !name.lock_key().rotate_left(16),
         }
     }
 }

@@ -32,6 +32,10 @@ impl ChangeTarget for PgTarget {
         &self.progress
     }
 
+    fn moved(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
     async fn apply(&mut self, batch: Batch) -> Result<Applied, TargetError> {
         if self.spent {
             return Err(TargetError::Spent);
@@ -63,7 +67,7 @@ impl PgTarget {
         }
         let (touched, missing, stages) = (self.touched.clone(), self.missing.mark(), self.stages.clone());
         match self.apply_items(batch, &items, ApplyOrder::Sets).await {
-            Err(error) if error.is_worth_the_order() && !self.broken => {
+            Err(error) if error.is_worth_the_order() && !self.broken && !self.exact => {
                 info!(
                     flow = %self.flow, changes = items.len(),
                     "{error}; the batch is applied again, its changes one by one"
@@ -117,6 +121,7 @@ impl PgTarget {
             stages: &mut self.stages,
             stretches: Stretches::new(first_stretch, items.len(), batch.size_bytes),
             can_fail: order == ApplyOrder::Sets,
+            exact: self.exact,
             broken: &mut self.broken,
         };
         if !self.in_transaction {

@@ -256,6 +256,10 @@ pub enum TargetError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// Somebody waits for what a transaction that has yet to commit on the source has locked. Only that transaction is taken
+    /// back; this is never the end of a flow.
+    #[error("target: another session waits for its locks")]
+    WaitedFor,
     /// What was handed over is not what the contract of the port promises.
     #[error("target: {0}; this is a fault in Relevo, please report it")]
     Contract(&'static str),
@@ -365,6 +369,7 @@ impl Fault for TargetError {
             | Self::Held { .. }
             | Self::NotCopied { .. }
             | Self::TableAltered { .. }
+            | Self::WaitedFor
             | Self::Spent => FaultClass::Transient,
         }
     }
@@ -394,6 +399,7 @@ impl Fault for TargetError {
             Self::GeneratedColumn { .. } => "generated_column",
             Self::NoIdentity { .. } => "no_identity",
             Self::SetCount { .. } => "set_count",
+            Self::WaitedFor => "lock_timeout",
             Self::Contract(_) => "contract",
             Self::Spent => "spent",
         }

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use relevo_connect::{ConnInfo, Host, ReplicaRole, SessionSettings, SqlSession, act_as_replica, connect_sql};
-use relevo_model::{FlowName, Progress, Side, SourceIdentity};
-use relevo_state::Hold;
+use relevo_model::{FlowName, Progress, Side, SourceIdentity, SourceLsn};
+use relevo_state::{FlowLock, Hold};
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Statement};
@@ -48,6 +48,7 @@ const SERVER: &str = "SELECT pg_catalog.current_setting('wal_block_size')::bigin
 const INSERT_POSITION: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
 
 const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
+const UNLOCK: &str = "SELECT pg_catalog.pg_advisory_unlock($1)";
 const LOCK_HOLDER: &str = "
 SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.client_addr::text, 'the same host'),
        coalesce(a.backend_start::text, 'unknown'), coalesce(a.state, 'unknown')
@@ -124,6 +125,8 @@ pub struct PgTarget {
     pub(crate) touched: Touched,
     pub(crate) order: ApplyOrder,
     pub(crate) first_stretch: usize,
+    /// What cannot be applied exactly as it stands is an error at once, see [`crate::PgAheadTarget`].
+    pub(crate) exact: bool,
     /// Transactions say that they were applied.
     pub(crate) marked: bool,
     /// The role may make temporary tables.
@@ -160,7 +163,13 @@ impl PgTarget {
         // The server stops reading while a change waits for a lock, with a window of others already on their way.
         let session = connect(&info.patient_writes(), &flow).await?;
         let server = prepare_session(&session, synchronous_commit).await?;
-        take_lock(&session, &flow, previous_pid).await?;
+        take_lock(&session, &flow, FlowLock::Apply, |pid| previous_pid == Some(pid)).await?;
+        // Whoever still has it was a second session of a predecessor: it would keep what it has locked until it ends.
+        take_lock(&session, &flow, FlowLock::Ahead, |_| true).await?;
+        session
+            .query_one(UNLOCK, &[&FlowLock::Ahead.key(&flow)])
+            .await
+            .map_err(TargetError::session("giving a lock back"))?;
         let stored = relevo_state::progress(&*session, &flow).await?;
         let stored = stored.ok_or_else(|| TargetError::NoProgress { flow: flow.clone() })?;
         if stored.source != source {
@@ -171,16 +180,38 @@ impl PgTarget {
             });
         }
         let hold = relevo_state::held(&*session, &flow).await?;
+        info!(%flow, applied_lsn = %stored.progress.applied, pid = session.backend_pid(), "target: opened");
+        let of_session = OfSession { progress: stored.progress, hold, exact: false, server };
+        Self::on(session, flow, of_session, (order, first_stretch, marked)).await
+    }
+
+    /// A session beside the one that holds the flow. Its progress says nothing before it is set.
+    pub(crate) async fn open_second(info: &ConnInfo, options: TargetOptions) -> Result<Self, TargetError> {
+        let TargetOptions { flow, synchronous_commit, order, first_stretch, marked, .. } = options;
+        let session = connect(&info.patient_writes(), &flow).await?;
+        let server = prepare_session(&session, synchronous_commit).await?;
+        take_lock(&session, &flow, FlowLock::Ahead, |_| true).await?;
+        let progress = Progress { applied: SourceLsn::ZERO, commit_lsn: None, commit_time: None };
+        let of_session = OfSession { progress, hold: None, exact: true, server };
+        Self::on(session, flow, of_session, (order, first_stretch, marked)).await
+    }
+
+    async fn on(
+        session: SqlSession,
+        flow: FlowName,
+        OfSession { progress, hold, exact, server }: OfSession,
+        (order, first_stretch, marked): (ApplyOrder, usize, bool),
+    ) -> Result<Self, TargetError> {
         let error = || TargetError::session("preparing statements");
         let check = prepare_check(&session).await.map_err(error())?;
         let advance = session.prepare(relevo_state::ADVANCE_PROGRESS).await.map_err(error())?;
         let insert_position = session.prepare(INSERT_POSITION).await.map_err(error())?;
-        info!(%flow, applied_lsn = %stored.progress.applied, pid = session.backend_pid(), "target: opened");
         Ok(Self {
             session,
             flow,
-            progress: stored.progress,
+            progress,
             hold,
+            exact,
             known: Known::default(),
             missing: Missing::default(),
             touched: Touched::default(),
@@ -230,6 +261,14 @@ fn application_name(flow: &FlowName) -> String {
     format!("relevo_{flow}")
 }
 
+/// What sets a session apart.
+struct OfSession {
+    progress: Progress,
+    hold: Option<Hold>,
+    exact: bool,
+    server: Server,
+}
+
 /// What a session finds.
 struct Server {
     wal: WalSizes,
@@ -270,10 +309,16 @@ async fn prepare_session(client: &SqlSession, synchronous_commit: bool) -> Resul
     })
 }
 
-/// Waits until this session is the only one that applies the flow.
-async fn take_lock(client: &Client, flow: &FlowName, previous_pid: Option<i32>) -> Result<(), TargetError> {
+/// Waits until this session has the lock, which only sessions of the flow's appliers take. `may_end`: whether the session of
+/// the flow that has it may be ended, by its process id.
+async fn take_lock(
+    client: &Client,
+    flow: &FlowName,
+    lock: FlowLock,
+    may_end: impl Fn(i32) -> bool,
+) -> Result<(), TargetError> {
     let error = || TargetError::session("taking the flow's lock");
-    let key = flow.lock_key();
+    let key = lock.key(flow);
     let mut pause = FIRST_LOCK_PAUSE;
     let mut explained: Option<(i32, Instant)> = None;
     loop {
@@ -292,8 +337,8 @@ async fn take_lock(client: &Client, flow: &FlowName, previous_pid: Option<i32>) 
                     "target: another session applies this flow; waiting until it ends"
                 );
                 // The number may have gone to a stranger's process meanwhile; only a session of the flow is ended.
-                if previous_pid == Some(pid) && text(1)? == application_name(flow) {
-                    info!(%flow, pid, "target: it is an earlier session of this process; ending it");
+                if may_end(pid) && text(1)? == application_name(flow) {
+                    info!(%flow, pid, "target: it is an earlier session of this flow; ending it");
                     client.query_one(TERMINATE, &[&pid]).await.map_err(error())?;
                 }
             }

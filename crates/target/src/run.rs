@@ -75,6 +75,8 @@ pub(crate) struct Run<'a> {
     pub(crate) stretches: Stretches,
     /// Whether the session must outlive an error, see [`Run::begin_copy`].
     pub(crate) can_fail: bool,
+    /// A row that is missing is an error.
+    pub(crate) exact: bool,
     /// The session did not outlive it.
     pub(crate) broken: &'a mut bool,
 }
@@ -103,6 +105,10 @@ impl<'a> Run<'a> {
             (Ok(Reply::Rows(0)), Tag::Row { item, map, .. })
                 if !matches!(item.change, Change::Insert { .. }) =>
             {
+                if self.exact {
+                    let (table, operation) = (map.name().clone(), operation(item.change));
+                    return Err(TargetError::SetCount { table, operation, expected: 1, found: 0 });
+                }
                 self.missing.note(self.flow, &item, &map);
             }
             (Ok(Reply::Rows(found)), Tag::Net { map, operation, expected }) if found != expected => {

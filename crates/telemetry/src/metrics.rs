@@ -27,6 +27,8 @@ const BATCH_SECONDS_BUCKETS: &[f64] =
 
 /// The operations of `relevo_changes_applied_total`.
 const OPERATIONS: [&str; 5] = ["insert", "update", "delete", "truncate", MESSAGE];
+/// What becomes of a transaction that is applied ahead of its commit.
+const AHEAD_RESULTS: [&str; 2] = ["taken_back", "committed"];
 /// What `pg_replication_slots` says of a slot's WAL (manual, *pg_replication_slots*).
 const WAL_STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
 /// The kind of error of a row that an update or delete did not find.
@@ -71,6 +73,7 @@ pub struct Metrics {
     flow_state: GaugeVec,
     missing_rows: IntCounter,
     reapplied: IntCounter,
+    ahead: IntCounterVec,
     sequences_set: IntCounter,
     last_contact: GaugeVec,
     position: GaugeVec,
@@ -137,6 +140,7 @@ impl Metrics {
             flow_state: gauges(names::FLOW_STATE, &["state"])?,
             missing_rows: IntCounter::with_opts(opts(names::MISSING_ROWS))?,
             reapplied: IntCounter::with_opts(opts(names::REAPPLIED))?,
+            ahead: counters(names::AHEAD, "result")?,
             sequences_set: IntCounter::with_opts(opts(names::SEQUENCES_SET))?,
             last_contact: gauges(names::LAST_CONTACT, &["side"])?,
             position: gauges(names::POSITION, &["stage"])?,
@@ -192,6 +196,7 @@ impl Metrics {
         register(Box::new(self.flow_state.clone()))?;
         register(Box::new(self.missing_rows.clone()))?;
         register(Box::new(self.reapplied.clone()))?;
+        register(Box::new(self.ahead.clone()))?;
         register(Box::new(self.sequences_set.clone()))?;
         register(Box::new(self.last_contact.clone()))?;
         register(Box::new(self.position.clone()))?;
@@ -208,6 +213,9 @@ impl Metrics {
         }
         for side in [Side::Source, Side::Target] {
             self.reconnects.with_label_values(&[side_label(side)]);
+        }
+        for result in AHEAD_RESULTS {
+            self.ahead.with_label_values(&[result]);
         }
         self.errors.with_label_values(&[MISSING_ROW]);
         self.set_tables([0; TableState::ALL.len()]);
@@ -284,6 +292,11 @@ impl Metrics {
     /// Changes that were applied once more, one by one.
     pub(crate) fn reapplied(&self, changes: u64) {
         self.reapplied.inc_by(changes);
+    }
+
+    /// What has become of a transaction that was applied ahead of its commit.
+    pub fn ahead(&self, committed: bool) {
+        self.ahead.with_label_values(&[AHEAD_RESULTS[usize::from(committed)]]).inc();
     }
 
     /// A commit on the target. `changes`: inserts, updates, deletes, truncates, messages. `visible_after_seconds`:

@@ -96,6 +96,9 @@ metrics! {
     REAPPLIED = "relevo_changes_reapplied_total",
         "Changes that were applied one by one after they could not be applied as sets: unique values changed hands, or rows \
          were missing. Many of them make the flow slow, not wrong.";
+    AHEAD = "relevo_transactions_ahead_total",
+        "Large transactions that were applied before their commit on the source, by what became of it: committed, or taken \
+         back because something was in the way. What was taken back is applied once more after the commit.";
     SEQUENCES_SET = "relevo_sequences_set_total",
         "Sequences that were set on the target to where the source's stand, while streaming.";
     LAST_CONTACT = "relevo_last_contact_seconds",

@@ -164,6 +164,7 @@ async fn metrics_exist_at_zero_from_the_start_and_what_is_unknown_is_absent() {
         "relevo_copy_bytes_total",
         "relevo_target_missing_rows_total",
         "relevo_changes_reapplied_total",
+        "relevo_transactions_ahead_total{result=\"taken_back\"}",
         "relevo_sequences_set_total",
         "relevo_buffer_bytes",
         "relevo_buffer_limit_bytes",
@@ -222,6 +223,7 @@ fn feed(fixture: &Fixture) {
     board.durable(SourceLsn::new(2000));
     board.metrics().set_buffer_bytes(4096);
     board.metrics().reconnect(Side::Target);
+    board.metrics().ahead(true);
     board.set_verified(Some(Timestamp::from_unix_us(1_500_000_000_250_000)), Some(7));
     board.set_queued_errors(3);
     board.error(Some(Side::Target), "disk_full", "the target's disk is full");
@@ -256,6 +258,8 @@ async fn metrics_follow_the_board() {
         ("relevo_batch_apply_seconds_sum", 0.02),
         ("relevo_target_missing_rows_total", 1.0),
         ("relevo_changes_reapplied_total", 16.0),
+        ("relevo_transactions_ahead_total{result=\"committed\"}", 1.0),
+        ("relevo_transactions_ahead_total{result=\"taken_back\"}", 0.0),
         ("relevo_buffer_bytes", 4096.0),
         ("relevo_errors_waiting", 3.0),
         ("relevo_slot_wal_status{status=\"reserved\"}", 1.0),

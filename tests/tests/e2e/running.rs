@@ -1,6 +1,7 @@
 //! Large transactions that reach Relevo while they still run: in memory, in the spool, rolled back in part or as a whole,
 //! beside small ones; and what happens when there is no room for them.
 
+mod ahead;
 mod room;
 
 use std::path::Path;

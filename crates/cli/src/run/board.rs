@@ -341,6 +341,7 @@ impl FlowObserver for FlowBoard {
                 missing_rows: batch.missing_rows,
                 reapplied_changes: batch.reapplied_changes,
             }),
+            FlowEvent::Ahead { committed } => self.board.metrics().ahead(committed),
             FlowEvent::OldestUnapplied(time) => self.board.oldest_unapplied(time),
             FlowEvent::Reached { position } => self.board.reached(position),
             FlowEvent::Durable { position } => self.board.durable(position),

@@ -7,7 +7,7 @@
 
 use relevo_catalog::{Finding, Severity};
 use relevo_connect::SqlSession;
-use relevo_model::{ChangeSource, Fault, FaultClass, Feedback, FlowName, Side, SourceEvent};
+use relevo_model::{ChangeSource, Fault, FaultClass, Feedback, FlowName, Side, SourceEvent, Xid};
 use relevo_snapshot::Existing;
 use relevo_source::{PgSource, SourceError};
 use thiserror::Error;
@@ -160,6 +160,10 @@ impl ChangeSource for Guarded {
 
     fn report(&mut self, feedback: Feedback) {
         self.source.report(feedback);
+    }
+
+    fn settle_ahead(&mut self, xid: Xid, committed: bool) {
+        self.source.settle_ahead(xid, committed);
     }
 
     async fn close(self) -> Result<(), StreamError> {

@@ -7,11 +7,13 @@ use std::time::Duration;
 use relevo_arrivals::{ArrivalError, ArrivalTarget, Arrivals};
 use relevo_connect::ConnInfo;
 use relevo_model::{ChangeTarget, Fault, FaultClass, FlowName, Side, SourceIdentity, SourceLsn};
-use relevo_pipeline::{Flow, FlowOptions, Opened, Sessions};
+use relevo_pipeline::{AheadSessions, Flow, FlowOptions, Opened, Sessions};
 use relevo_running::RunningStore;
 use relevo_source::{PgSource, SourceMonitor, StartOptions};
 use relevo_spool::SharedSpool;
-use relevo_target::{ApplyOrder, FIRST_STRETCH, PgFlushProbe, PgTarget, TargetError, TargetOptions};
+use relevo_target::{
+    ApplyOrder, FIRST_STRETCH, PgAheadTarget, PgFlushProbe, PgTarget, TargetError, TargetOptions,
+};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -129,7 +131,7 @@ impl Sessions for Ends {
         };
         // A lock may be waited for as long as it takes, but not a server that is silent.
         let server = [Server { info: self.target.clone(), side: Side::Target }];
-        let target = while_alive(&server, PgTarget::open(&self.target, options)).await;
+        let target = while_alive(&server, PgTarget::open(&self.target, options.clone())).await;
         let target = target.map_err(TargetError::from)??;
         self.previous_pid = Some(target.backend_pid());
         self.board.holds_apply_lock(target.backend_pid());
@@ -139,6 +141,7 @@ impl Sessions for Ends {
         let probe = while_alive(&server, PgFlushProbe::open(&pinned, &self.flow)).await;
         let probe = probe.map_err(TargetError::from)??;
         let from = target.progress().applied;
+        let ahead = self.ahead(&pinned, &options);
         let target = self.with_arrivals(target).await?;
         let options = StartOptions {
             part_bytes: self.part_bytes,
@@ -146,6 +149,7 @@ impl Sessions for Ends {
             receive_timeout: self.receive_timeout,
             monitor: self.monitor.clone(),
             skip_applied: self.between_nodes,
+            ahead: true,
             ..StartOptions::new(self.source.clone(), &self.flow, self.identity.clone(), from)
         };
         let running = RunningStore::new(self.spool.clone(), self.running_bytes);
@@ -153,11 +157,23 @@ impl Sessions for Ends {
         // Only now: what forbids to go on at all comes first.
         must_be_right(&self.wrong)?;
         self.coming.opened.send_modify(|times| *times += 1);
-        Ok(Opened { source: Guarded::new(source, self.wrong.clone()), target, probe })
+        Ok(Opened { source: Guarded::new(source, self.wrong.clone()), target, probe, ahead: Some(ahead) })
     }
 }
 
 impl Ends {
+    /// The target's second session. What it applies passes no [`ArrivalTarget`], so nothing goes ahead while tables are on
+    /// their way.
+    fn ahead(&self, pinned: &ConnInfo, options: &TargetOptions) -> AheadSessions {
+        let (pinned, options) = (pinned.clone(), options.clone());
+        let arrivals = self.coming.arrivals.clone();
+        let open = move || {
+            let (pinned, options) = (pinned.clone(), options.clone());
+            async move { PgAheadTarget::open(&pinned, options).await }
+        };
+        AheadSessions::new(open, move || arrivals.waiting() == 0)
+    }
+
     /// The target that keeps what it cannot apply yet. Its session holds the flow, so what is recorded of the tables is
     /// nobody else's to change.
     async fn with_arrivals(&self, target: PgTarget) -> Result<ArrivalTarget<PgTarget>, OpenError> {

@@ -80,7 +80,8 @@ impl Run<'_> {
                 SourceEvent::Part(part) if part.first && part.header.commit_lsn >= fence => break,
                 SourceEvent::Part(part) => salvage.take(&part).map_err(failed)?,
                 SourceEvent::Keepalive(position) if position > fence => break,
-                SourceEvent::Keepalive(_) => {}
+                // That anything goes ahead was not asked for.
+                SourceEvent::Keepalive(_) | SourceEvent::Ahead(_) => {}
             }
         }
         // Nothing was confirmed: whoever is interrupted reads it again.

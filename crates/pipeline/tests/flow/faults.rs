@@ -17,6 +17,8 @@ fn items() -> impl Strategy<Value = Vec<Item>> {
         5 => (1..40_usize).prop_map(|size| Item::Transaction(vec![size])),
         1 => vec(1..=LARGEST_PART_BYTES, 2..6).prop_map(Item::Transaction),
         2 => Just(Item::Keepalive),
+        2 => vec(1..=LARGEST_PART_BYTES, 2..6).prop_map(Item::Running),
+        1 => vec(1..=LARGEST_PART_BYTES, 1..6).prop_map(Item::RolledBack),
     ];
     vec(item, 1..40)
 }

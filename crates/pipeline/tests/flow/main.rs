@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is test code, helpers too")]
 
+mod ahead;
 mod behaviour;
 mod faults;
 mod holding;

@@ -22,6 +22,30 @@ pub enum Item {
     Transaction(Vec<usize>),
     /// WAL of something else: a keepalive position.
     Keepalive,
+    /// A transaction, likewise, whose parts but for the last are yielded ahead: one before each of the items before it. At
+    /// least two parts.
+    Running(Vec<usize>),
+    /// One that is yielded ahead as well, and is rolled back.
+    RolledBack(Vec<usize>),
+}
+
+impl Item {
+    /// The sizes of its parts, if it is a transaction that commits.
+    pub fn sizes(&self) -> Option<&[usize]> {
+        match self {
+            Self::Transaction(sizes) | Self::Running(sizes) => Some(sizes),
+            Self::Keepalive | Self::RolledBack(_) => None,
+        }
+    }
+
+    /// The sizes of the parts that are yielded ahead.
+    fn ahead(&self) -> &[usize] {
+        match self {
+            Self::Running(sizes) => sizes.split_last().map_or(&[], |(_, ahead)| ahead),
+            Self::RolledBack(sizes) => sizes,
+            Self::Transaction(_) | Self::Keepalive => &[],
+        }
+    }
 }
 
 /// Something that goes wrong, aimed at a named operation.
@@ -46,6 +70,7 @@ pub enum Operation {
     Next,
     Apply,
     Probe,
+    Ahead,
 }
 
 #[derive(Debug)]
@@ -92,6 +117,7 @@ pub enum Told {
     Durable(u64),
     HandedOver(u64),
     Oldest(bool),
+    Ahead(bool),
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +129,8 @@ pub struct State {
     generation: u64,
     writers: usize,
     held_bytes: usize,
+    /// What was yielded ahead and not yet applied.
+    ahead_bytes: usize,
     pub async_commit: bool,
     /// Nothing is flushed while this is set.
     pub never_flush: bool,
@@ -128,6 +156,10 @@ pub struct State {
     pub refused_behind: Option<u64>,
     /// The target has so much work of its own to do.
     pub own_work: usize,
+    /// Nothing may go ahead.
+    pub stays_behind: bool,
+    /// The source yields nothing but what goes ahead.
+    pub next_waits: bool,
 }
 
 impl State {
@@ -135,7 +167,7 @@ impl State {
         let mut lsn = 1000;
         let place = |item: &Item| {
             let commit = lsn;
-            lsn += if matches!(item, Item::Keepalive) { 5 } else { 10 };
+            lsn += if matches!(item, Item::Keepalive | Item::RolledBack(_)) { 5 } else { 10 };
             (commit, lsn)
         };
         self.items.iter().map(place).collect()
@@ -145,10 +177,7 @@ impl State {
     pub fn expected(&self) -> Vec<u64> {
         let places = self.positions();
         let items = self.items.iter().zip(places);
-        items
-            .filter(|(item, _)| matches!(item, Item::Transaction(_)))
-            .map(|(_, (commit, _))| commit)
-            .collect()
+        items.filter(|(item, _)| item.sizes().is_some()).map(|(_, (commit, _))| commit).collect()
     }
 
     pub fn applied(&self) -> Vec<u64> {
@@ -222,7 +251,7 @@ impl State {
         let applied = self.applied();
         let places = self.positions();
         for (item, (commit, end)) in self.items.iter().zip(places) {
-            let claimed = end <= feedback.applied.as_u64() && matches!(item, Item::Transaction(_));
+            let claimed = end <= feedback.applied.as_u64() && item.sizes().is_some();
             // A crash may have taken it back since; the session that claims it is about to end.
             if claimed && !applied.contains(&commit) && self.generation == 0 {
                 self.violations.push(format!("{commit} is said to be applied"));
@@ -315,6 +344,7 @@ impl FlowObserver for World {
             FlowEvent::Reached { position } => Told::Reached(position.as_u64()),
             FlowEvent::Durable { position } => Told::Durable(position.as_u64()),
             FlowEvent::HandedOver { transactions, .. } => Told::HandedOver(transactions),
+            FlowEvent::Ahead { committed } => Told::Ahead(committed),
             FlowEvent::OldestUnapplied(oldest) => Told::Oldest(oldest.is_some()),
             _ => return,
         };

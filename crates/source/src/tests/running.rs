@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use relevo_model::{ChangeSource, Fault, FaultClass, Side, SourceEvent, SourceLsn, Timestamp, Xid};
+use relevo_model::{Ahead, ChangeSource, Fault, FaultClass, Side, SourceEvent, SourceLsn, Timestamp, Xid};
 use relevo_pgoutput::{Message, StreamStore};
+use tokio::time::timeout;
 
 use super::server::{data, keepalive, options, transaction};
 use super::stream::{START, end, feedback, lsn, streaming, streaming_with};
-use crate::StartOptions;
+use crate::{PgSource, StartOptions};
 
 /// A block of the transaction with some changes of about this size.
 fn block(xid: u32, first_segment: bool, changes: u64, size_bytes: usize) -> Vec<u8> {
@@ -89,6 +90,125 @@ async fn no_position_is_passed_on_while_a_transaction_is_read_back() {
     }
     assert_eq!(changes, 100);
     assert_eq!(source.next().await.unwrap(), SourceEvent::Keepalive(lsn(500)));
+}
+
+fn goes_ahead() -> StartOptions {
+    StartOptions { ahead: true, part_bytes: 300, ..options(START) }
+}
+
+async fn ahead(source: &mut PgSource) -> Ahead {
+    match source.next().await.unwrap() {
+        SourceEvent::Ahead(ahead) => ahead,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The parts of transaction 9 that come before its commit, and then its commit.
+async fn all_ahead(source: &mut PgSource) -> usize {
+    let mut changes = 0;
+    loop {
+        match ahead(source).await {
+            Ahead::Part(part) => changes += part.changes.len(),
+            Ahead::Commit(last) => {
+                assert_eq!(last.end, Some(lsn(401)));
+                return changes + last.changes.len();
+            }
+            Ahead::Abort(xid) => panic!("{xid:?} was rolled back"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_follows_a_transaction_that_went_ahead_before_it_is_settled() {
+    for committed in [true, false] {
+        let (mut source, mut server, _task) = streaming(goes_ahead()).await;
+        server.send(block(9, true, 20, 90)).await;
+        server.send(commit(9, 400)).await;
+        server.send(transaction(500, 10)).await;
+        // More than that is there, but it is not read.
+        server.send(keepalive(600, true)).await;
+        assert_eq!(all_ahead(&mut source).await, 20);
+        assert!(timeout(Duration::from_secs(5), source.next()).await.is_err());
+        source.settle_ahead(Xid(9), committed);
+        let mut changes = 0;
+        let end = loop {
+            match source.next().await.unwrap() {
+                SourceEvent::Part(part) if part.header.xid == Xid(9) => changes += part.changes.len(),
+                SourceEvent::Part(part) => break part.end,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((changes, end), (if committed { 0 } else { 20 }, Some(lsn(501))));
+        assert_eq!(source.next().await.unwrap(), SourceEvent::Keepalive(lsn(600)));
+        assert_eq!(source.monitor().streamed_bytes(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_gets_its_answers_while_a_transaction_waits_to_be_settled() {
+    let (mut source, mut server, task) = streaming(goes_ahead()).await;
+    server.send(block(9, true, 20, 90)).await;
+    server.send(commit(9, 400)).await;
+    assert_eq!(all_ahead(&mut source).await, 20);
+    for _ in 0..100 {
+        server.status().await;
+    }
+    assert!(!task.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_while_it_runs_comes_whole_behind_its_commit() {
+    let (mut source, mut server, _task) = streaming(goes_ahead()).await;
+    server.send(block(9, true, 20, 90)).await;
+    assert!(matches!(ahead(&mut source).await, Ahead::Part(part) if part.first));
+    source.settle_ahead(Xid(9), false);
+    server.send(block(9, false, 20, 90)).await;
+    server.send(commit(9, 400)).await;
+    let mut changes = 0;
+    loop {
+        match source.next().await.unwrap() {
+            SourceEvent::Part(part) => {
+                changes += part.changes.len();
+                if part.end.is_some() {
+                    break;
+                }
+            }
+            // What was on its way already.
+            SourceEvent::Ahead(Ahead::Part(_) | Ahead::Commit(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(changes, 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_the_source_has_from_elsewhere_does_not_go_ahead() {
+    let options = StartOptions { skip_applied: true, ..goes_ahead() };
+    let (mut source, mut server, _task) = streaming(options).await;
+    let xid = Xid(9);
+    let mark = Message::Logical {
+        xid: Some(xid),
+        transactional: true,
+        lsn: SourceLsn::new(150),
+        prefix: "relevo".into(),
+        content: "applied".into(),
+    };
+    server.send(data(150, &Message::StreamStart { xid, first_segment: true })).await;
+    server.send(data(150, &mark)).await;
+    server.send(data(150, &Message::StreamStop)).await;
+    server.send(block(9, false, 20, 90)).await;
+    server.send(commit(9, 400)).await;
+    loop {
+        match source.next().await.unwrap() {
+            SourceEvent::Part(part) => {
+                assert!(part.changes.is_empty(), "it is passed over");
+                if part.end == Some(lsn(401)) {
+                    break;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -126,6 +126,7 @@ pub(super) fn options(start: u64) -> StartOptions {
         receive_timeout: Duration::from_secs(60),
         slot_wait: Duration::from_secs(5),
         skip_applied: false,
+        ahead: false,
         monitor: SourceMonitor::default(),
     }
 }

@@ -4,6 +4,7 @@
 //! PostgreSQL 15, or the major version in `RELEVO_TEST_TARGET`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod ahead;
 mod errors;
 mod fixture;
 mod full;

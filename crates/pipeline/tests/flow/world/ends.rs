@@ -1,14 +1,15 @@
 //! The four operations that a flow sees of the world.
 
+use std::collections::HashSet;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use relevo_model::{
-    Applied, Batch, ChangeSource, ChangeTarget, FaultClass, Feedback, FlushProbe, HELD, Progress, Side,
-    SourceEvent, SourceLsn, TargetLsn, Timestamp, TransactionHeader, TransactionPart, Xid,
+    Ahead, AheadTarget, Applied, Batch, ChangeSource, ChangeTarget, FaultClass, Feedback, FlushProbe, HELD,
+    Progress, Side, SourceEvent, SourceLsn, TargetLsn, Timestamp, TransactionHeader, TransactionPart, Xid,
 };
-use relevo_pipeline::{Opened, Sessions};
+use relevo_pipeline::{AheadSessions, Opened, Sessions};
 use tokio::time::sleep;
 
 use super::{Commit, FakeError, Item, Operation, State, Trouble, World};
@@ -53,7 +54,7 @@ impl Sessions for World {
         }
         let opened = self.change(|state| {
             state.opens += 1;
-            state.held_bytes = 0;
+            (state.held_bytes, state.ahead_bytes) = (0, 0);
             state.writers += 1;
             if state.writers > 1 {
                 state.violations.push("two sessions write at once".to_owned());
@@ -64,10 +65,23 @@ impl Sessions for World {
             }
             let progress = Progress { applied: SourceLsn::new(applied), commit_lsn: None, commit_time: None };
             let generation = state.generation;
-            let source = FakeSource { world: self.clone(), start: applied, next: (0, 0) };
+            let source = FakeSource {
+                world: self.clone(),
+                start: applied,
+                next: (0, 0),
+                ahead: None,
+                settled: HashSet::new(),
+                unsettled: false,
+            };
             let target = FakeTarget { world: self.clone(), progress, generation, open: Vec::new() };
             let probe = FakeProbe { world: self.clone(), generation };
-            Opened { source, target, probe }
+            let (opens, allows) = (self.clone(), self.clone());
+            let open = move || {
+                let world = opens.clone();
+                async move { Ok::<_, FakeError>(FakeAhead { world, generation, parts: Vec::new() }) }
+            };
+            let ahead = AheadSessions::new(open, move || !allows.state().stays_behind);
+            Opened { source, target, probe, ahead: Some(ahead) }
         });
         Ok(opened)
     }
@@ -78,36 +92,97 @@ pub struct FakeSource {
     start: u64,
     /// Item and part.
     next: (usize, usize),
+    /// The item that goes ahead, and how many of its parts have been yielded.
+    ahead: Option<(usize, usize)>,
+    /// The items of which nothing goes ahead any more.
+    settled: HashSet<usize>,
+    /// The end of the one that goes ahead was yielded.
+    unsettled: bool,
+}
+
+/// What a source has next, and what follows when it is taken.
+struct Next {
+    event: SourceEvent,
+    next: (usize, usize),
+    ahead: Option<(usize, usize)>,
+    unsettled: bool,
+}
+
+fn xid(index: usize) -> Xid {
+    Xid(u32::try_from(index).unwrap())
+}
+
+/// A part of an item; without a place it still runs.
+fn part(index: usize, sizes: &[usize], number: usize, place: Option<(u64, u64)>) -> TransactionPart {
+    let (commit, end) = place.unwrap_or_default();
+    TransactionPart {
+        header: Arc::new(TransactionHeader {
+            xid: xid(index),
+            commit_lsn: SourceLsn::new(commit),
+            commit_time: Timestamp::from_postgres_us(commit.cast_signed()),
+            origin: None,
+        }),
+        first: number == 0,
+        changes: Vec::new(),
+        end: (place.is_some() && number + 1 == sizes.len()).then(|| SourceLsn::new(end)),
+        size_bytes: sizes[number],
+    }
 }
 
 impl FakeSource {
+    /// The item that goes ahead or would be the next to, how many of its parts have been yielded, and before which item the
+    /// next comes.
+    fn goes_ahead(&self, state: &State, places: &[(u64, u64)]) -> Option<(usize, usize, usize)> {
+        let from = self.next.0;
+        let of_items = state.items.iter().enumerate().skip(from);
+        let index = of_items.filter(|(index, item)| {
+            !item.ahead().is_empty() && places[*index].0 >= self.start && !self.settled.contains(index)
+        });
+        let index = self.ahead.map(|(index, _)| index).or_else(|| index.map(|(index, _)| index).next())?;
+        let yielded = self.ahead.map_or(0, |(_, yielded)| yielded);
+        Some((index, yielded, (index + 1 + yielded).saturating_sub(state.items[index].ahead().len())))
+    }
+
     /// The next event that the source has, without taking it.
-    fn peek(&mut self) -> Option<(SourceEvent, (usize, usize))> {
+    fn peek(&mut self) -> Option<Next> {
         let state = self.world.state();
         let places = state.positions();
+        if self.unsettled {
+            return None;
+        }
         loop {
-            let (index, part) = self.next;
-            let item = state.items.get(index)?;
+            let ahead = self.goes_ahead(&state, &places);
+            let (index, number) = self.next;
+            let usual = |event, next| Next { event, next, ahead: self.ahead, unsettled: false };
+            if let Some((running, yielded, before)) = ahead
+                && number == 0
+                && before <= index
+                && let Some(sizes) =
+                    state.items.get(running).map(Item::ahead).filter(|sizes| yielded < sizes.len())
+            {
+                let event = SourceEvent::Ahead(Ahead::Part(part(running, sizes, yielded, None)));
+                return Some(Next { ahead: Some((running, yielded + 1)), ..usual(event, self.next) });
+            }
+            let item = state.items.get(index).filter(|_| !state.next_waits)?;
             let (commit, end) = places[index];
+            let going = self.ahead.is_some_and(|(running, _)| running == index);
             match item {
-                Item::Keepalive if end > self.start => {
-                    return Some((SourceEvent::Keepalive(SourceLsn::new(end)), (index + 1, 0)));
+                Item::RolledBack(_) if going => {
+                    let event = SourceEvent::Ahead(Ahead::Abort(xid(index)));
+                    return Some(Next { ahead: None, ..usual(event, self.next) });
                 }
-                Item::Transaction(sizes) if commit >= self.start => {
-                    let last = part + 1 == sizes.len();
-                    let event = SourceEvent::Part(TransactionPart {
-                        header: Arc::new(TransactionHeader {
-                            xid: Xid(7),
-                            commit_lsn: SourceLsn::new(commit),
-                            commit_time: Timestamp::from_postgres_us(commit.cast_signed()),
-                            origin: None,
-                        }),
-                        first: part == 0,
-                        changes: Vec::new(),
-                        end: last.then(|| SourceLsn::new(end)),
-                        size_bytes: sizes[part],
-                    });
-                    return Some((event, if last { (index + 1, 0) } else { (index, part + 1) }));
+                Item::Keepalive | Item::RolledBack(_) if end > self.start => {
+                    return Some(usual(SourceEvent::Keepalive(SourceLsn::new(end)), (index + 1, 0)));
+                }
+                Item::Running(sizes) if going => {
+                    let last = part(index, sizes, sizes.len() - 1, Some((commit, end)));
+                    let event = SourceEvent::Ahead(Ahead::Commit(last));
+                    return Some(Next { unsettled: true, ..usual(event, self.next) });
+                }
+                Item::Transaction(sizes) | Item::Running(sizes) if commit >= self.start => {
+                    let event = SourceEvent::Part(part(index, sizes, number, Some((commit, end))));
+                    let last = number + 1 == sizes.len();
+                    return Some(usual(event, if last { (index + 1, 0) } else { (index, number + 1) }));
                 }
                 _ => self.next = (index + 1, 0),
             }
@@ -123,7 +198,7 @@ impl ChangeSource for FakeSource {
             return Err(error(Side::Source, class));
         }
         let mut changed = self.world.changed.subscribe();
-        let (event, next) = loop {
+        let Next { event, next, ahead, unsettled } = loop {
             changed.borrow_and_update();
             if let Some(found) = self.peek() {
                 break found;
@@ -131,15 +206,42 @@ impl ChangeSource for FakeSource {
             changed.changed().await.unwrap();
         };
         // No await from here on: a dropped future has taken nothing.
-        self.next = next;
+        (self.next, self.ahead, self.unsettled) = (next, ahead, unsettled);
+        if let SourceEvent::Ahead(Ahead::Abort(_)) = &event {
+            self.settled.insert(self.next.0);
+        }
         self.world.change(|state| {
-            if let SourceEvent::Part(part) = &event {
-                state.held_bytes += part.size_bytes;
-                state.peak_held_bytes = state.peak_held_bytes.max(state.held_bytes);
-                state.yielded += 1;
+            match &event {
+                SourceEvent::Part(part) => {
+                    state.held_bytes += part.size_bytes;
+                    state.yielded += 1;
+                }
+                SourceEvent::Ahead(Ahead::Part(part) | Ahead::Commit(part)) => {
+                    state.ahead_bytes += part.size_bytes
+                }
+                SourceEvent::Ahead(Ahead::Abort(_)) => state.ahead_bytes = 0,
+                SourceEvent::Keepalive(_) => {}
             }
+            state.peak_held_bytes = state.peak_held_bytes.max(state.held_bytes + state.ahead_bytes);
         });
         Ok(event)
+    }
+
+    fn settle_ahead(&mut self, xid: Xid, committed: bool) {
+        let index = usize::try_from(xid.0).unwrap();
+        let at_its_end = self.unsettled && self.ahead.is_some_and(|(running, _)| running == index);
+        if committed && !at_its_end {
+            self.world
+                .change(|state| state.violations.push(format!("{index} was settled before its commit")));
+        }
+        self.settled.insert(index);
+        if self.ahead.take_if(|(running, _)| *running == index).is_some() {
+            self.unsettled = false;
+            self.world.change(|state| state.ahead_bytes = 0);
+        }
+        if committed {
+            self.next = (index + 1, 0);
+        }
     }
 
     fn report(&mut self, feedback: Feedback) {
@@ -166,39 +268,37 @@ impl Drop for FakeTarget {
     }
 }
 
-impl FakeTarget {
-    fn commit(&mut self, batch: &Batch, position: SourceLsn, state: &mut State) {
-        state.wal += 10;
-        if !state.async_commit {
-            state.flushed = state.wal;
-        }
-        let mut transactions = Vec::new();
-        let mut sizes = Vec::new();
-        let places = state.positions();
-        for part in self.open.drain(..).chain(batch.parts.iter().cloned()) {
-            sizes.push(part.size_bytes);
-            if part.end.is_some() {
-                let commit = part.header.commit_lsn.as_u64();
-                let index = places.iter().position(|(start, _)| *start == commit);
-                let whole = index.map(|index| state.items[index].clone());
-                let got = std::mem::take(&mut sizes);
-                if !matches!(&whole, Some(Item::Transaction(expected)) if *expected == got) {
-                    state.violations.push(format!("{commit} committed as {got:?} instead of {whole:?}"));
-                }
-                transactions.push(commit);
+fn commit(parts: impl Iterator<Item = TransactionPart>, position: SourceLsn, state: &mut State) {
+    state.wal += 10;
+    if !state.async_commit {
+        state.flushed = state.wal;
+    }
+    let mut transactions = Vec::new();
+    let mut sizes = Vec::new();
+    let places = state.positions();
+    for part in parts {
+        sizes.push(part.size_bytes);
+        if part.end.is_some() {
+            let commit = part.header.commit_lsn.as_u64();
+            let index = places.iter().position(|(start, _)| *start == commit);
+            let whole = index.map(|index| state.items[index].clone());
+            let got = std::mem::take(&mut sizes);
+            if whole.as_ref().and_then(Item::sizes) != Some(&got) {
+                state.violations.push(format!("{commit} committed as {got:?} instead of {whole:?}"));
             }
+            transactions.push(commit);
         }
-        if !sizes.is_empty() {
-            state.violations.push("half a transaction committed".to_owned());
-        }
-        if position.as_u64() < state.progress() {
-            state.violations.push(format!("progress went back to {position}"));
-        }
-        state.log.push(Commit { transactions, progress: position.as_u64(), wal: state.wal });
-        let applied = state.applied();
-        if !state.expected().starts_with(&applied) {
-            state.violations.push(format!("the target has {applied:?}"));
-        }
+    }
+    if !sizes.is_empty() {
+        state.violations.push("half a transaction committed".to_owned());
+    }
+    if position.as_u64() < state.progress() {
+        state.violations.push(format!("progress went back to {position}"));
+    }
+    state.log.push(Commit { transactions, progress: position.as_u64(), wal: state.wal });
+    let applied = state.applied();
+    if !state.expected().starts_with(&applied) {
+        state.violations.push(format!("the target has {applied:?}"));
     }
 }
 
@@ -207,6 +307,10 @@ impl ChangeTarget for FakeTarget {
 
     fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    fn moved(&mut self, progress: Progress) {
+        self.progress = progress;
     }
 
     async fn apply(&mut self, batch: Batch) -> Result<Applied, FakeError> {
@@ -236,7 +340,8 @@ impl ChangeTarget for FakeTarget {
             if state.refused_behind.is_some_and(|at| position.as_u64() > at) {
                 return Err(FakeError { kind: HELD, ..error(Side::Target, FaultClass::Transient) });
             }
-            self.commit(&batch, position, state);
+            let open = self.open.drain(..);
+            commit(open.chain(batch.parts.iter().cloned()), position, state);
             Ok(state.async_commit.then(|| TargetLsn::new(state.wal)))
         })?;
         if batch.position.is_none() {
@@ -254,6 +359,76 @@ impl ChangeTarget for FakeTarget {
         while !self.open.is_empty() || self.world.state().own_work == 0 {
             sleep(OWN_WORK_PAUSE).await;
         }
+    }
+}
+
+/// The target's second session.
+pub struct FakeAhead {
+    world: World,
+    generation: u64,
+    parts: Vec<TransactionPart>,
+}
+
+impl FakeAhead {
+    /// What a part rests on: the transactions before the item that it was yielded before, as far as they were yielded.
+    fn check_ground(&self, part: &TransactionPart, state: &mut State) {
+        let index = usize::try_from(part.header.xid.0).unwrap();
+        let number = self.parts.len();
+        let before = (index + 1 + number).saturating_sub(state.items[index].ahead().len()).min(index);
+        let places = state.positions();
+        let applied = state.applied();
+        let ground = state.items[..before].iter().zip(&places).filter(|(item, _)| item.sizes().is_some());
+        let missing: Vec<u64> =
+            ground.map(|(_, (commit, _))| *commit).filter(|at| !applied.contains(at)).collect();
+        if !missing.is_empty() {
+            state.violations.push(format!("part {number} of {index} was applied before {missing:?}"));
+        }
+    }
+}
+
+impl AheadTarget for FakeAhead {
+    type Error = FakeError;
+
+    async fn apply(&mut self, part: TransactionPart) -> Result<(), FakeError> {
+        if let Some(class) = self.world.ordeal(Operation::Ahead, Side::Target).await? {
+            return Err(error(Side::Target, class));
+        }
+        let takes = self.world.state().apply_takes;
+        sleep(takes).await;
+        let world = self.world.clone();
+        world.change(|state| {
+            if state.generation != self.generation {
+                return Err(error(Side::Target, FaultClass::Transient));
+            }
+            self.check_ground(&part, state);
+            state.ahead_bytes = state.ahead_bytes.saturating_sub(part.size_bytes);
+            Ok(())
+        })?;
+        self.parts.push(part);
+        Ok(())
+    }
+
+    async fn commit(&mut self, last: TransactionPart, applied: SourceLsn) -> Result<Applied, FakeError> {
+        let fails_afterwards = self.world.ordeal(Operation::Ahead, Side::Target).await?;
+        let world = self.world.clone();
+        let position = last.end.unwrap();
+        let durable_at = world.change(|state| {
+            if state.generation != self.generation || state.progress() != applied.as_u64() {
+                return Err(error(Side::Target, FaultClass::Transient));
+            }
+            if state.refused_behind.is_some_and(|at| position.as_u64() > at) {
+                return Err(FakeError { kind: HELD, ..error(Side::Target, FaultClass::Transient) });
+            }
+            if let Some(part) = self.parts.last_mut() {
+                (part.end, part.header) = (last.end, Arc::clone(&last.header));
+            }
+            commit(self.parts.drain(..), position, state);
+            Ok(state.async_commit.then(|| TargetLsn::new(state.wal)))
+        })?;
+        if self.world.ordeal(Operation::Ahead, Side::Target).await?.is_some() || fails_afterwards.is_some() {
+            return Err(error(Side::Target, fails_afterwards.unwrap_or(FaultClass::Transient)));
+        }
+        Ok(Applied { position: Some(position), durable_at, missing_rows: 0, reapplied_changes: 0 })
     }
 }
 
