@@ -3,6 +3,7 @@
 //!
 //! - [`ConnInfo`] is a connection string, understood.
 //! - [`connect_sql`] opens an SQL session ([`SqlSession`], a tokio-postgres client).
+//! - [`CopyOut`] are the rows of a COPY, in pieces of bounded length.
 //! - [`dial_each`] is for whoever speaks the protocol itself: it reaches servers and applies libpq's rules about what
 //!   to try next, and leaves the login to its caller. [`dial()`] only reaches one.
 //! - [`ConnectError`] says what went wrong, at which server, and what to do; [`classify`], [`kind`] and [`describe`]
@@ -15,13 +16,14 @@
 
 mod adapter;
 mod attempts;
+mod copy_out;
 mod dial;
+mod diverting;
 mod error;
 mod home;
 mod host;
 mod info;
 mod libpq;
-mod merging;
 mod options;
 mod parse;
 mod password;
@@ -37,6 +39,7 @@ mod tests;
 mod tls;
 
 pub use attempts::{Authenticated, ServerState, dial, dial_each};
+pub use copy_out::CopyOut;
 pub use dial::Dialed;
 pub use error::{ConnectError, InvalidConnInfo};
 pub use host::{Host, HostName, Place};

@@ -17,7 +17,8 @@ use tokio_postgres::{
 
 use crate::adapter::{Negotiated, Ready};
 use crate::attempts::{Authenticated, ServerState, dial, dial_each};
-use crate::merging::Merging;
+use crate::copy_out::{CopyOut, RowsAside};
+use crate::diverting::Diverting;
 use crate::server_error::{ServerMessage, chain, is_lost};
 use crate::startup::SessionSettings;
 use crate::{ChannelBinding, ConnInfo, ConnectError, Dialed, Host, Place, Stream};
@@ -46,6 +47,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 pub struct SqlSession {
     client: Client,
     driver: Driver,
+    rows_aside: RowsAside,
     canceller: Canceller,
     backend_pid: i32,
     server_version_num: u32,
@@ -99,6 +101,15 @@ impl SqlSession {
         let mut end = self.driver.end.clone();
         // An error here means that the driver is gone without a word: it was aborted.
         end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone().flatten())
+    }
+
+    /// Begins a COPY … TO STDOUT, whose rows come in pieces of bounded length, however long a row is. One at a time: a
+    /// second waits until the first is dropped.
+    ///
+    /// # Errors
+    /// The server's, or the link is lost.
+    pub async fn copy_out(&self, statement: &str) -> Result<CopyOut, tokio_postgres::Error> {
+        self.rows_aside.copy_out(&self.client, statement).await
     }
 
     /// How many notifications have come, of the channels that the session listens on (manual, *LISTEN*). It changes with
@@ -213,8 +224,9 @@ async fn log_in(
     // TLS is agreed on already: "direct" has tokio-postgres hand the stream straight to `Ready`, which hands it
     // back.
     config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+    let rows_aside = RowsAside::default();
     let (client, connection) = config
-        .connect_raw(Merging::new(stream), Ready { binding: channel_binding })
+        .connect_raw(Diverting::new(stream, rows_aside.diversion()), Ready { binding: channel_binding })
         .await
         .map_err(|error| refused(info, at.clone(), &error))?;
     let driver = Driver::start(connection, at.clone());
@@ -228,7 +240,7 @@ async fn log_in(
     };
     let canceller = Canceller { token: client.cancel_token(), info: info.clone(), at };
     Ok(Authenticated {
-        session: SqlSession { client, driver, canceller, backend_pid, server_version_num },
+        session: SqlSession { client, driver, rows_aside, canceller, backend_pid, server_version_num },
         state,
     })
 }
@@ -301,7 +313,10 @@ struct Driver {
 }
 
 impl Driver {
-    fn start(mut connection: Connection<Merging<Stream>, Negotiated<Merging<Stream>>>, at: Place) -> Self {
+    fn start(
+        mut connection: Connection<Diverting<Stream>, Negotiated<Diverting<Stream>>>,
+        at: Place,
+    ) -> Self {
         let (sender, end) = watch::channel(None);
         let (notified, notifications) = watch::channel(0);
         let task = tokio::spawn(async move {

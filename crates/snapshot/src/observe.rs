@@ -55,7 +55,7 @@ pub enum CopyEvent<'a> {
         /// How many [`CopyEvent::StepFinished`] or, for rows, [`CopyEvent::TableFinished`] will follow. Behind the rows
         /// a few more may come, when something has to be repeated.
         steps: usize,
-        /// For rows: the size of all tables on the source, in bytes. COPY's text may be more or less.
+        /// For rows: the size of all tables on the source, in bytes. What COPY writes may be more or less.
         estimated_bytes: u64,
     },
     /// A statement of the schema, a sequence, a view or a table to analyze is done.

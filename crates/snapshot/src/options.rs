@@ -48,7 +48,7 @@ pub struct CopyOptions {
     /// partitioned in another way or not at all.
     pub via_partition_root: bool,
     /// How many tables, parts of tables and indexes are worked on at the same time. Each takes a session on either
-    /// side, and holds about half a MiB of rows in memory, or four times the longest row when that is more.
+    /// side, and holds less than a MiB of rows in memory, however long a row is.
     pub jobs: NonZeroUsize,
     /// Which tables are copied in parts.
     pub split: Split,

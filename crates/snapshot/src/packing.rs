@@ -65,13 +65,17 @@ impl Packing {
         self.frame(self.format.head());
     }
 
-    /// What the source sent next.
+    /// What the source sent next. Returns how much of it was taken: not more than a chunk has room for, and of what the
+    /// target's COPY has had enough of nothing behind the end of a row.
     ///
     /// # Errors
     /// What is wrong with it. There is no going on after that.
-    pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), String> {
-        self.rows += self.walk.walk(piece, &mut self.buffer)?;
-        Ok(())
+    pub(crate) fn push(&mut self, piece: &[u8]) -> Result<usize, String> {
+        let room = self.chunk_bytes.saturating_sub(self.buffer.len()).max(1);
+        let piece = piece.get(..room).unwrap_or(piece);
+        let (taken, rows) = self.walk.walk(piece, self.has_had_enough(), &mut self.buffer)?;
+        self.rows += rows;
+        Ok(taken)
     }
 
     /// The source sends nothing more.
@@ -89,7 +93,11 @@ impl Packing {
 
     /// Whether the target's COPY can end here, and has had enough.
     pub(crate) fn is_enough(&self) -> bool {
-        self.sent_bytes + self.buffered_bytes() >= self.segment_bytes && self.walk.is_between_rows()
+        self.has_had_enough() && self.walk.is_between_rows()
+    }
+
+    fn has_had_enough(&self) -> bool {
+        self.sent_bytes + self.buffered_bytes() >= self.segment_bytes
     }
 
     /// The COPY into the target ends; this is the rest of it.
@@ -117,9 +125,9 @@ impl Packing {
     }
 }
 
-/// An empty buffer that holds a chunk, and the row that fills it, without growing.
+/// An empty buffer that holds a chunk, with what a COPY begins and ends with, without growing.
 fn room(chunk_bytes: usize) -> BytesMut {
-    BytesMut::with_capacity(chunk_bytes + chunk_bytes / 8)
+    BytesMut::with_capacity(chunk_bytes + 64)
 }
 
 #[cfg(test)]
@@ -139,13 +147,18 @@ mod tests {
             row_bytes += chunk.row_bytes;
         };
         for piece in pieces {
-            packing.push(piece).unwrap();
-            if packing.is_enough() {
-                take(&mut copies, packing.end());
-                copies.push(Vec::new());
-                packing.begin();
-            } else if packing.has_chunk() {
-                take(&mut copies, packing.take());
+            let mut left = *piece;
+            while !left.is_empty() {
+                let taken = packing.push(left).unwrap();
+                assert!(taken > 0);
+                left = &left[taken..];
+                if packing.is_enough() {
+                    take(&mut copies, packing.end());
+                    copies.push(Vec::new());
+                    packing.begin();
+                } else if packing.has_chunk() {
+                    take(&mut copies, packing.take());
+                }
             }
         }
         packing.finish().unwrap();
@@ -169,7 +182,7 @@ mod tests {
                 prop_assert!(copy.starts_with(head) && copy.ends_with(tail));
                 let mut walk = Walk::new(format, rows.columns);
                 let mut found = BytesMut::new();
-                walk.walk(copy, &mut found).unwrap();
+                walk.walk(copy, false, &mut found).unwrap();
                 prop_assert_eq!(walk.finish(), Ok(()));
                 all.extend_from_slice(&found);
             }
@@ -187,6 +200,20 @@ mod tests {
             let bytes = rows.source(format);
             let (copies, ..) = pack(&mut packing, &cut(&bytes, &[7]));
             assert!((4..8).contains(&copies.len()), "{}", copies.len());
+        }
+    }
+
+    #[test]
+    fn a_copy_ends_where_a_row_does_even_if_no_piece_does() {
+        for format in [Format::Text, Format::Binary] {
+            let value = vec![b'x'; 1000];
+            let rows = Rows::of(1, vec![vec![Some(value)]; 100]);
+            let mut packing = Packing::with_sizes(format, 1, (64, 2000));
+            let bytes = rows.source(format);
+            let (copies, ..) = pack(&mut packing, &cut(&bytes, &[61]));
+            // Never more than what is enough, a row, and what comes before and behind all rows.
+            let most = 2000 + rows.body(format).len() / 100 + 64;
+            assert!(copies.len() > 10 && copies.iter().all(|copy| copy.len() < most), "{}", copies.len());
         }
     }
 

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
-use relevo_connect::SqlSession;
+use futures_util::SinkExt;
+use relevo_connect::{CopyOut, SqlSession};
 use tokio::task::JoinHandle;
-use tokio_postgres::{CopyInSink, CopyOutStream, Error};
+use tokio_postgres::{CopyInSink, Error};
 
 use crate::SnapshotError;
 use crate::format::Format;
-use crate::packing::{CHUNK_BYTES, Packing};
+use crate::packing::Packing;
 use crate::session::explain;
 
 /// What has gone through.
@@ -105,12 +105,11 @@ impl Pump {
 
     async fn copy(&self, progress: impl Fn(u64, u64)) -> Result<Copied, SnapshotError> {
         let mut rows = match self.source.copy_out(&self.copy_out).await {
-            Ok(rows) => pin!(rows),
+            Ok(rows) => rows,
             Err(error) => return Err(self.source_error(error).await),
         };
         let mut copied = Copied::default();
         let mut packing = Packing::new(self.format, self.columns);
-        let mut piece = Bytes::new();
         let mut more = true;
         while more {
             let sink = match self.target.copy_in::<_, Bytes>(&self.copy_in).await {
@@ -122,8 +121,7 @@ impl Pump {
                 copied.bytes += bytes;
                 progress(rows, bytes);
             };
-            let from = (rows.as_mut(), &mut piece);
-            let (stored, open) = self.segment(from, pin!(sink), &mut packing, &mut told).await?;
+            let (stored, open) = self.segment(&mut rows, pin!(sink), &mut packing, &mut told).await?;
             copied.stored_rows += stored;
             more = open;
         }
@@ -134,7 +132,7 @@ impl Pump {
     /// piece that the source sent is for the next.
     async fn segment(
         &self,
-        (mut rows, piece): (Pin<&mut CopyOutStream>, &mut Bytes),
+        rows: &mut CopyOut,
         mut sink: Pin<&mut CopyInSink<Bytes>>,
         packing: &mut Packing,
         told: &mut impl FnMut(u64, u64),
@@ -142,18 +140,15 @@ impl Pump {
         packing.begin();
         let (mut more, mut open) = (true, true);
         while open {
-            if piece.is_empty() {
-                match rows.next().await {
-                    Some(Ok(next)) => *piece = next,
-                    None => more = false,
-                    // Dropping the sink fails the COPY on the target.
-                    Some(Err(error)) => return Err(self.source_error(error).await),
+            // However long a row is, it is never held whole.
+            let problem = match rows.next().await {
+                Ok(Some(piece)) => packing.push(piece).map(|taken| rows.consume(taken)),
+                Ok(None) => {
+                    more = false;
+                    packing.finish()
                 }
-            }
-            // A row of many megabytes, whole, would be held once more by each stage on the way to the target.
-            let problem = match more {
-                true => packing.push(&piece.split_to(piece.len().min(CHUNK_BYTES))),
-                false => packing.finish(),
+                // Dropping the sink fails the COPY on the target.
+                Err(error) => return Err(self.source_error(error).await),
             };
             problem.map_err(|problem| SnapshotError::Malformed { table: self.table.clone(), problem })?;
             open = more && !packing.is_enough();

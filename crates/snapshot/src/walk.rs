@@ -32,18 +32,27 @@ impl Walk {
     }
 
     /// Goes over the bytes that come next. Those of rows are added to `rows`, where a row is never begun with less than
-    /// what tells it from the end; what stands before and behind all rows is not. Returns how many rows have ended.
+    /// what tells it from the end; what stands before and behind all rows is not. With `to_row_end` it goes no further than
+    /// the next end of a row. Returns how many bytes it went over, and how many rows have ended.
     ///
     /// # Errors
     /// What is wrong with the bytes. There is no going on after that.
-    pub(crate) fn walk(&mut self, piece: &[u8], rows: &mut BytesMut) -> Result<u64, String> {
+    pub(crate) fn walk(
+        &mut self,
+        piece: &[u8],
+        to_row_end: bool,
+        rows: &mut BytesMut,
+    ) -> Result<(usize, u64), String> {
         match self {
             Self::Text { between_rows } => {
+                let end = || piece.iter().position(|byte| *byte == b'\n');
+                let end = if to_row_end { end() } else { None };
+                let piece = end.and_then(|end| piece.get(..=end)).unwrap_or(piece);
                 *between_rows = piece.last().map_or(*between_rows, |byte| *byte == b'\n');
                 rows.extend_from_slice(piece);
-                Ok(line_feeds(piece))
+                Ok((piece.len(), line_feeds(piece)))
             }
-            Self::Binary(walk) => walk.walk(piece, rows),
+            Self::Binary(walk) => walk.walk(piece, to_row_end, rows),
         }
     }
 
@@ -127,22 +136,23 @@ impl BinaryWalk {
         Self { columns, next: Next::Header, held: [0; HEADER.len()], held_bytes: 0 }
     }
 
-    fn walk(&mut self, piece: &[u8], rows: &mut BytesMut) -> Result<u64, String> {
+    fn walk(&mut self, piece: &[u8], to_row_end: bool, rows: &mut BytesMut) -> Result<(usize, u64), String> {
         let mut bytes = piece;
         while let Next::Header | Next::Extension(_) = self.next {
             if bytes.is_empty() {
-                return Ok(0);
+                return Ok((piece.len(), 0));
             }
             bytes = self.header(bytes)?;
         }
         // The first byte of a row's number of fields is held back: it may be the trailer's.
         let held = (self.next == Next::Row && self.held_bytes > 0).then_some(self.held[0]);
-        let (end, ended) = self.rows(bytes)?;
+        let (mut at, mut ended) = (0, 0);
+        let end = self.rows(bytes, to_row_end, (&mut at, &mut ended))?;
         if let Some(first) = held.filter(|_| end > 0) {
             rows.put_u8(first);
         }
         rows.extend_from_slice(bytes.get(..end).unwrap_or_default());
-        Ok(ended)
+        Ok((piece.len() - bytes.len() + at, ended))
     }
 
     /// Takes something off the header, and returns what comes behind.
@@ -168,18 +178,22 @@ impl BinaryWalk {
         Ok(bytes.get(at..).unwrap_or_default())
     }
 
-    /// Goes over bytes of rows. Returns up to where they are to be passed on now, and how many rows end there.
-    fn rows(&mut self, bytes: &[u8]) -> Result<(usize, u64), String> {
-        let (mut at, mut ended) = (0, 0);
+    /// Goes over bytes of rows, up to `at`, and counts those that end. Returns up to where they are to be passed on now.
+    fn rows(
+        &mut self,
+        bytes: &[u8],
+        to_row_end: bool,
+        (at, ended): (&mut usize, &mut u64),
+    ) -> Result<usize, String> {
         loop {
             self.next = match self.next {
                 Next::Row => {
-                    let begun = at;
-                    let Some(fields) = self.gather(bytes, &mut at) else { return Ok((begun, ended)) };
+                    let begun = *at;
+                    let Some(fields) = self.gather(bytes, at) else { return Ok(begun) };
                     match i16::from_be_bytes(fields) {
-                        TRAILER if at == bytes.len() => {
+                        TRAILER if *at == bytes.len() => {
                             self.next = Next::Nothing;
-                            return Ok((begun, ended));
+                            return Ok(begun);
                         }
                         TRAILER => return Err("bytes come behind the format's trailer".to_owned()),
                         fields if usize::try_from(fields) == Ok(self.columns) => Next::Length(self.columns),
@@ -189,11 +203,15 @@ impl BinaryWalk {
                     }
                 }
                 Next::Length(0) => {
-                    ended += 1;
+                    *ended += 1;
+                    if to_row_end {
+                        self.next = Next::Row;
+                        return Ok(*at);
+                    }
                     Next::Row
                 }
                 Next::Length(left) => {
-                    let Some(length) = self.gather(bytes, &mut at) else { return Ok((at, ended)) };
+                    let Some(length) = self.gather(bytes, at) else { return Ok(*at) };
                     match i32::from_be_bytes(length) {
                         // NULL
                         -1 => Next::Length(left - 1),
@@ -204,17 +222,18 @@ impl BinaryWalk {
                     }
                 }
                 Next::Value(length, left) => {
-                    let there = bytes.len() - at;
+                    let there = bytes.len() - *at;
                     if length > there {
                         self.next = Next::Value(length - there, left);
-                        return Ok((bytes.len(), ended));
+                        *at = bytes.len();
+                        return Ok(*at);
                     }
-                    at += length;
+                    *at += length;
                     Next::Length(left)
                 }
-                Next::Nothing if at == bytes.len() => return Ok((at, ended)),
+                Next::Nothing if *at == bytes.len() => return Ok(*at),
                 Next::Nothing => return Err("bytes come behind the format's trailer".to_owned()),
-                Next::Header | Next::Extension(_) => return Ok((at, ended)),
+                Next::Header | Next::Extension(_) => return Ok(*at),
             };
         }
     }

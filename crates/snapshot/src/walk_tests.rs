@@ -96,7 +96,7 @@ pub(crate) fn cut<'b>(bytes: &'b [u8], lengths: &[usize]) -> Vec<&'b [u8]> {
 fn walk(walk: &mut Walk, pieces: &[&[u8]]) -> Result<(Vec<u8>, u64), String> {
     let (mut out, mut count) = (BytesMut::new(), 0);
     for piece in pieces {
-        count += walk.walk(piece, &mut out)?;
+        count += walk.walk(piece, false, &mut out)?.1;
     }
     walk.finish()?;
     Ok((out.to_vec(), count))
@@ -120,7 +120,9 @@ proptest! {
         let mut walk = Walk::new(format, rows.columns);
         let (mut out, mut count) = (BytesMut::new(), 0);
         for piece in cut(&source, &lengths) {
-            count += walk.walk(piece, &mut out).unwrap();
+            let (gone, ended) = walk.walk(piece, false, &mut out).unwrap();
+            prop_assert_eq!(gone, piece.len());
+            count += ended;
             let ended = ends.iter().position(|end| *end == out.len());
             if walk.is_between_rows() {
                 prop_assert_eq!(ended, Some(usize::try_from(count).unwrap()));
@@ -131,6 +133,30 @@ proptest! {
         }
         prop_assert_eq!(walk.finish(), Ok(()));
         prop_assert_eq!((out.to_vec(), count), (rows.body(format), rows.count() as u64));
+    }
+
+    #[test]
+    fn every_row_can_be_stopped_at(
+        rows in rows(), lengths in prop::collection::vec(0_usize..60, 1..20), is_binary: bool,
+    ) {
+        let format = if is_binary { Format::Binary } else { Format::Text };
+        let source = rows.source(format);
+        let mut walk = Walk::new(format, rows.columns);
+        let (mut out, mut bodies) = (BytesMut::new(), Vec::new());
+        for mut piece in cut(&source, &lengths) {
+            while !piece.is_empty() {
+                let (gone, ended) = walk.walk(piece, true, &mut out).unwrap();
+                prop_assert!(gone > 0 && ended <= 1);
+                if ended == 1 {
+                    prop_assert!(walk.is_between_rows());
+                    bodies.push(out.split().to_vec());
+                }
+                piece = &piece[gone..];
+            }
+        }
+        prop_assert_eq!(walk.finish(), Ok(()));
+        prop_assert!(out.is_empty());
+        prop_assert_eq!(bodies, rows.bodies(format));
     }
 
     #[test]
@@ -181,9 +207,9 @@ fn malformed_rows_are_told_by_what_is_wrong_with_them() {
     says(1, &[header, &row, &[255]], "without the format's trailer");
     says(1, &[], "without the format's trailer");
     let mut over = Walk::new(Format::Binary, 1);
-    over.walk(&[header, &[255, 255]].concat(), &mut BytesMut::new()).unwrap();
-    over.walk(&[], &mut BytesMut::new()).unwrap();
-    assert!(over.walk(&[255], &mut BytesMut::new()).unwrap_err().contains("behind"));
+    over.walk(&[header, &[255, 255]].concat(), false, &mut BytesMut::new()).unwrap();
+    over.walk(&[], false, &mut BytesMut::new()).unwrap();
+    assert!(over.walk(&[255], false, &mut BytesMut::new()).unwrap_err().contains("behind"));
     let mut text = Walk::new(Format::Text, 1);
     assert!(walk(&mut text, &[b"a\n", b"b"]).unwrap_err().contains("line feed"));
 }

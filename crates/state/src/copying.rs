@@ -25,14 +25,14 @@ pub struct SentTable {
     pub table: String,
     /// Rows.
     pub rows: i64,
-    /// Bytes of COPY text.
+    /// Bytes, as COPY writes them: text or binary.
     pub bytes: i64,
 }
 
 /// How fast rows are copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CopyPace {
-    /// Bytes of COPY text in a second.
+    /// Such bytes in a second.
     pub bytes_per_second: Option<i64>,
     /// Seconds that the rows will take at this rate.
     pub remaining_seconds: Option<i64>,

@@ -21,7 +21,7 @@ pub struct CopiedRange {
     pub first_block: i64,
     /// Its rows.
     pub rows: i64,
-    /// Its bytes of COPY text.
+    /// Its bytes, as COPY wrote them: text or binary.
     pub bytes: i64,
 }
 

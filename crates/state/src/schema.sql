@@ -31,7 +31,7 @@ COMMENT ON COLUMN relevo.flow.schema_ready IS 'The tables exist here: copied fro
 COMMENT ON COLUMN relevo.flow.copy_attempt IS 'How many times the initial copy was begun.';
 COMMENT ON COLUMN relevo.flow.copied_at IS 'When the copy was complete: every table follows the stream, and all indexes and constraints are there. NULL: this database is not consistent yet, or tables were added that are not there yet.';
 COMMENT ON COLUMN relevo.flow.completed IS 'The initial copy was complete once. What is copied since are tables that were added.';
-COMMENT ON COLUMN relevo.flow.copy_bytes_per_second IS 'While rows are copied: how fast, in bytes of COPY text. NULL: not known. Written every few seconds.';
+COMMENT ON COLUMN relevo.flow.copy_bytes_per_second IS 'While rows are copied: how fast, in bytes as COPY writes them. NULL: not known. Written every few seconds.';
 COMMENT ON COLUMN relevo.flow.copy_remaining_seconds IS 'While rows are copied: how long they will take at this rate; indexes come on top. NULL: not known. Written every few seconds.';
 COMMENT ON COLUMN relevo.flow.spool IS 'The spool directory that holds what copied tables have missed, by the id that it was given. Without it they are copied again.';
 
@@ -68,7 +68,7 @@ COMMENT ON TABLE relevo.table_state IS 'The tables of each flow. Only a table th
 COMMENT ON COLUMN relevo.table_state.insert_only IS 'The source table has no replica identity: its updates and deletes are not replicated.';
 COMMENT ON COLUMN relevo.table_state.copied_lsn IS 'The copied rows are those of the source at this LSN; the stream continues from there.';
 COMMENT ON COLUMN relevo.table_state.copied_rows IS 'Rows that were copied; while the table is being copied so many as were sent, written every few seconds.';
-COMMENT ON COLUMN relevo.table_state.copied_bytes IS 'The same in bytes of COPY text.';
+COMMENT ON COLUMN relevo.table_state.copied_bytes IS 'The same in bytes, as COPY wrote them: text or binary.';
 COMMENT ON COLUMN relevo.table_state.total_bytes IS 'What the table''s rows occupied on the source when their copy was begun: of the same order as copied_bytes at the end, no more.';
 COMMENT ON COLUMN relevo.table_state.source_changes IS 'Of an insert-only table: how many updates and deletes the source''s statistics had counted when they were last looked at.';
 

@@ -65,7 +65,7 @@ pub struct TableRecord {
     pub copied_lsn: Option<SourceLsn>,
     /// How many rows were copied, or sent so far.
     pub copied_rows: Option<i64>,
-    /// The same in bytes of COPY text.
+    /// The same in bytes, as COPY wrote them: text or binary.
     pub copied_bytes: Option<i64>,
     /// What its rows occupied on the source when their copy was begun, in bytes.
     pub total_bytes: Option<i64>,

@@ -56,7 +56,7 @@ impl Pace {
 }
 
 /// How long it takes at this rate until every table has its rows, in seconds. Tables are measured as they lie on the
-/// source, rows as the text of COPY; how the two compare is seen from the tables that are done. `None`: not known.
+/// source, rows as COPY writes them; how the two compare is seen from the tables that are done. `None`: not known.
 pub(crate) fn remaining_seconds<'t>(
     tables: impl Iterator<Item = &'t TableProgress> + Clone,
     bytes_per_second: Option<u64>,

@@ -118,7 +118,7 @@ pub struct TableProgress {
     pub state: TableState,
     /// Rows copied.
     pub rows: u64,
-    /// Bytes copied, as COPY text.
+    /// Bytes copied, as COPY writes them: text or binary.
     pub bytes: u64,
     /// Its size on the source, in bytes: an estimate of the same order as `bytes`, no more.
     pub total_bytes_estimate: Option<u64>,
@@ -131,11 +131,11 @@ pub struct CopyProgress {
     pub phase: String,
     /// Rows copied of all tables.
     pub rows: u64,
-    /// Bytes copied of all tables, as COPY text.
+    /// Bytes copied of all tables, as COPY writes them.
     pub bytes: u64,
     /// The size of all tables on the source, in bytes, as far as it is known.
     pub total_bytes_estimate: Option<u64>,
-    /// How fast rows arrive, in bytes of COPY text a second; `null`: none do, or it is too early to say.
+    /// How fast rows arrive, in bytes a second as COPY writes them; `null`: none do, or it is too early to say.
     pub bytes_per_second: Option<u64>,
     /// How long the rows that are missing will take at this rate, in seconds; indexes and constraints come on top. 0 when
     /// all rows are there; `null`: not known.

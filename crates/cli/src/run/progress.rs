@@ -42,7 +42,7 @@ impl CopyBar {
         self.with(|bar| bar.set_message(name.to_owned()));
     }
 
-    /// More rows were sent. COPY's text may be larger than the table: the bar's end moves along.
+    /// More rows were sent. What COPY writes may be more than the table: the bar's end moves along.
     pub fn copied(&self, bytes: u64) {
         self.with(|bar| {
             bar.inc(bytes);
