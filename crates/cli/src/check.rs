@@ -40,9 +40,9 @@ pub async fn run(args: &CheckArgs, file: &File) -> Result<(), CliError> {
         let facts = (relevo_catalog::server(source).await, relevo_catalog::server(target).await);
         if let (Ok(source_facts), Ok(target_facts)) = &facts {
             let flow = connect::flow_name(settings.name.as_ref(), source_facts, target_facts);
-            findings.extend(
-                check_both(source, target, &tables.selection, tables.via_partition_root, &flow).await,
-            );
+            let (here, there) = ((&**source, source_facts), (&**target, target_facts));
+            let by_root = tables.via_partition_root;
+            findings.extend(check_both(here, there, &tables.selection, by_root, &flow).await);
             // Each of two nodes must be able to do what the other does now.
             if file.standing().is_some() {
                 let nodes = check_nodes((source, source_facts), (target, target_facts), &findings).await;

@@ -94,7 +94,9 @@ pub async fn plan(
     target: &Client,
     options: &CopyOptions,
 ) -> Result<CopyPlan, SnapshotError> {
-    let all = relevo_catalog::user_tables(source).await.map_err(SnapshotError::catalog(Side::Source))?;
+    let (all, remembered) = tokio::join!(relevo_catalog::user_tables(source), remembered(target, options));
+    let all = all.map_err(SnapshotError::catalog(Side::Source))?;
+    let (ready, ours) = remembered?;
     let mut findings = unmatched(&all, options);
     let tables = selected_tables(all, &options.selection);
     let mut jobs = jobs(&tables, options.via_partition_root);
@@ -103,8 +105,6 @@ pub async fn plan(
     let names: Vec<TableName> = needed.iter().map(|table| table.name.clone()).collect();
     let existing =
         relevo_catalog::tables(target, &names).await.map_err(SnapshotError::catalog(Side::Target))?;
-    let (ready, ours) = remembered(target, options).await?;
-
     let action = match action(ready, options.mode, &names, &existing) {
         Ok(action) => action,
         Err(refusal) => return Err(SnapshotError::Refused { findings: refusal }),
@@ -114,8 +114,16 @@ pub async fn plan(
     } else {
         findings.extend(relevo_catalog::compare(&needed, &existing));
     }
-    findings.extend(foreign_rows(target, &jobs, &existing, &ours).await?);
-    findings.extend(of_other_flows(target, &jobs, options).await?);
+    // A program that has to be started, on the source's behalf, beside what the target is asked.
+    let dumping = async {
+        match action {
+            Action::Copy => find_pg_dump(source, options).await.map(SchemaAction::Copy),
+            Action::Existing => Ok(SchemaAction::Existing),
+            Action::Ready => Ok(SchemaAction::Ready),
+        }
+    };
+    let (in_the_way, schema) = tokio::join!(in_the_way(target, (&jobs, options), &existing, &ours), dumping);
+    findings.extend(in_the_way?);
     let (refusals, mut findings): (Vec<_>, Vec<_>) =
         findings.into_iter().partition(|finding| finding.severity == Severity::Error);
     if !refusals.is_empty() {
@@ -131,12 +139,19 @@ pub async fn plan(
     } else {
         measure_indexes(source, &tables, &mut jobs).await?;
     }
-    let schema = match action {
-        Action::Copy => SchemaAction::Copy(find_pg_dump(source, options).await?),
-        Action::Existing => SchemaAction::Existing,
-        Action::Ready => SchemaAction::Ready,
-    };
-    Ok(CopyPlan { schema, tables, jobs, findings })
+    Ok(CopyPlan { schema: schema?, tables, jobs, findings })
+}
+
+/// Rows and flows that have the target's tables already.
+async fn in_the_way(
+    target: &Client,
+    (jobs, options): (&[TableJob], &CopyOptions),
+    existing: &[TableInfo],
+    ours: &BTreeSet<TableName>,
+) -> Result<Vec<Finding>, SnapshotError> {
+    let mut findings = foreign_rows(target, jobs, existing, ours).await?;
+    findings.extend(of_other_flows(target, jobs, options).await?);
+    Ok(findings)
 }
 
 pub(crate) async fn find_pg_dump(source: &Client, options: &CopyOptions) -> Result<PgDump, SnapshotError> {

@@ -42,12 +42,11 @@ pub async fn check_snapshot(
     let sessions = Sessions::new(options);
     sessions
         .run(stop, async {
-            let source = sessions.source("UTF8").await?;
+            let (source, target) = tokio::try_join!(sessions.source("UTF8"), sessions.alone())?;
             import_snapshot(&source, &snapshot.name).await?;
             let tables = if all { plan.tables.clone() } else { plan.tables_of(jobs) };
             check_tables(&source, options, &tables, all).await?;
             source.batch_execute("COMMIT").await.map_err(SnapshotError::source_sql("reading the tables"))?;
-            let target = sessions.alone().await?;
             note_changes(options, jobs, &source, &target).await?;
             source.close().await;
             target.close().await;

@@ -34,16 +34,22 @@ pub async fn copy_schema(
     sessions
         .run(stop, async {
             let mut target = sessions.alone().await?;
-            state::install(&mut target).await.map_err(SnapshotError::state)?;
-            match &plan.schema {
-                SchemaAction::Copy(pg_dump) => {
-                    let encoding = sessions.source_encoding(&target).await?;
-                    let dump = dump(options, pg_dump, snapshot, encoding).await?;
+            let encoding = sessions.source_encoding(&target).await?;
+            let dumping = async {
+                match &plan.schema {
+                    SchemaAction::Copy(pg_dump) => dump(options, pg_dump, snapshot, encoding).await.map(Some),
+                    SchemaAction::Existing | SchemaAction::Ready => Ok(None),
+                }
+            };
+            let installing = async { state::install(&mut target).await.map_err(SnapshotError::state) };
+            let (dump, ()) = tokio::try_join!(dumping, installing)?;
+            match dump {
+                Some(dump) => {
                     let facts = facts(&target).await?;
                     let (before, after) = adapt(&dump, &facts, observer);
                     create(options, plan, &target, &before, &after, observer).await
                 }
-                SchemaAction::Existing | SchemaAction::Ready => {
+                None => {
                     begin(&target).await?;
                     check_still_empty(options, plan, &target).await?;
                     record(options, plan, &target).await?;

@@ -17,40 +17,31 @@ use std::error::Error;
 use relevo_model::{FaultClass, FlowName, Side};
 use tokio_postgres::Client;
 
-use crate::{CatalogError, Finding, Selection, TableInfo, compare, identities};
+use crate::{CatalogError, Finding, Selection, ServerFacts, TableInfo, compare, identities};
 use facts::{SourceFacts, TargetFacts};
 
 pub use nodes::check_nodes;
 
 /// Examines both sides for the flow and says a verdict on every point, those that passed too. What cannot be
-/// read becomes a finding of its own (`catalog`, or [`UNANSWERED`]), and the rest is examined all the same.
+/// read becomes a finding of its own (`catalog`, or [`UNANSWERED`]), and the rest is examined all the same. What the
+/// servers are ([`crate::server`]) was asked by whoever found out for which flow to examine them.
 ///
 /// Nothing is changed. To learn whether the output plugin may be used, a temporary slot is created and dropped
 /// on the source when that can work; it waits for running transactions, at most 5 s. With `via_partition_root` the
 /// target need not have the partitions that the source has.
 pub async fn check_both(
-    source: &Client,
-    target: &Client,
+    (source, source_server): (&Client, &ServerFacts),
+    (target, target_server): (&Client, &ServerFacts),
     selection: &Selection,
     via_partition_root: bool,
     flow: &FlowName,
 ) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let servers = (crate::server(source).await, crate::server(target).await);
-    let (source_server, target_server) = match servers {
-        (Ok(source), Ok(target)) => (source, target),
-        (source, target) => {
-            findings.extend(source.err().map(|error| unreadable(Side::Source, &error)));
-            findings.extend(target.err().map(|error| unreadable(Side::Target, &error)));
-            return findings;
-        }
-    };
-    findings.extend(servers::versions(&source_server, &target_server));
+    let mut findings = servers::versions(source_server, target_server);
     if source_server.major() < servers::OLDEST_MAJOR || target_server.major() < servers::OLDEST_MAJOR {
         // The catalogs of such a server may lack what the other questions ask for.
         return findings;
     }
-    let source = match SourceFacts::read(source, source_server, selection, flow).await {
+    let source = match SourceFacts::read(source, source_server.clone(), selection, flow).await {
         Ok(facts) => facts,
         Err(error) => {
             findings.push(unreadable(Side::Source, &error));
@@ -58,7 +49,7 @@ pub async fn check_both(
         }
     };
     let needed = needed(&source.tables, via_partition_root);
-    match TargetFacts::read(target, target_server, &needed, &source.access).await {
+    match TargetFacts::read(target, target_server.clone(), &needed, &source.access).await {
         Ok(target) => findings.extend(verdicts(&source, &target, &needed, selection)),
         Err(error) => {
             findings.extend(source_verdicts(&source, selection));

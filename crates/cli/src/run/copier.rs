@@ -4,6 +4,8 @@
 //! Who may copy is decided twice: the applying session holds the flow ([`FlowLock::Apply`]), and while something is
 //! copied a session here holds [`FlowLock::Copy`]. What is there and what is not is read from the target each time.
 
+mod ahead;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +15,7 @@ use relevo_arrivals::Arrivals;
 use relevo_catalog::{Selection, TableName};
 use relevo_model::{FaultClass, FlowName, QualifiedName, Side, SourceLsn};
 use relevo_snapshot::{
-    CopyEvent, CopyObserver, CopyOptions, ExportedSnapshot, HeldSnapshot, Phase, TableJob,
+    CopyEvent, CopyObserver, CopyOptions, CopyPlan, ExportedSnapshot, HeldSnapshot, Phase, TableJob,
 };
 use relevo_source::{ReplicationConnection, SlotLifetime, SlotSnapshot};
 use relevo_state::{self as state, FlowLock, TableRecord, TableState};
@@ -21,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::ahead::Ahead;
 use crate::error::{CliError, chain};
 use crate::run::board::FlowBoard;
 use crate::run::copy::{copy_options, stop};
@@ -73,13 +76,19 @@ impl Copier<'_> {
     /// Somebody has to mend something first.
     pub async fn run(mut self, mut rows: Rows, shutdown: &CancellationToken) -> Result<(), CliError> {
         let mut first = rows.first.take();
-        tokio::select! {
+        let opening = async {
+            let looks = first.is_some();
+            let ahead = async { if looks { self.look_ahead().await } else { None } };
+            let opened = stream_opened(self.opened.clone(), &mut first);
+            tokio::join!(opened, ahead).1
+        };
+        let mut ahead = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = self.stream_opened(&mut first) => {}
-        }
+            ahead = opening => ahead,
+        };
         let mut pause = FIRST_PAUSE;
         loop {
-            let fault = match self.attempt(first.take(), rows.added, shutdown).await {
+            let fault = match self.attempt((first.take(), ahead.take()), rows.added, shutdown).await {
                 Ok(Left::Nothing) => return Ok(()),
                 Ok(Left::More) => {
                     pause = FIRST_PAUSE;
@@ -104,34 +113,28 @@ impl Copier<'_> {
         }
     }
 
-    /// Waits until the stream holds the flow: before, another Relevo may be at work.
-    async fn stream_opened(&mut self, first: &mut Option<HeldSnapshot>) {
-        let opened = self.opened.wait_for(|times| *times > 0);
-        if tokio::time::timeout(HOLD_LIMIT, opened).await.is_err() {
-            if let Some(held) = first.take() {
-                held.release().await;
-            }
-            // An error means that the stream is gone, and this with it.
-            let _ = self.opened.wait_for(|times| *times > 0).await;
-        }
-    }
-
     async fn attempt(
         &mut self,
-        first: Option<HeldSnapshot>,
+        (first, ahead): (Option<HeldSnapshot>, Option<Ahead>),
         added: bool,
         shutdown: &CancellationToken,
     ) -> Result<Left, StartFault> {
         self.opened.mark_unchanged();
+        let (sides, planned) = ahead.and_then(Ahead::if_recent).unzip();
         let (mut sides, tables) = tokio::select! {
             () = shutdown.cancelled() => return Err(interrupted()),
-            opened = self.open() => opened?,
+            opened = self.open(sides) => opened?,
         };
         let options = copy_options(self.settings, &sides, self.flow);
         let missing = of_state(&tables, is_missing);
         if !missing.is_empty() {
-            let options = CopyOptions { selection: self.selection(&sides, &tables).await?, ..options };
-            self.copy(&sides, &options, (&missing, copied_lsns(&tables)), first, shutdown).await?;
+            let (selection, plan) = match planned.filter(|planned| planned.tables == names_of(&tables)) {
+                Some(planned) => (planned.selection, Some(planned.plan)),
+                None => (self.selection(&sides, &tables).await?, None),
+            };
+            let options = CopyOptions { selection, ..options };
+            let tables = (&missing, copied_lsns(&tables));
+            self.copy(&sides, &options, tables, (first, plan), shutdown).await?;
             return Ok(Left::More);
         }
         if let Some(held) = first {
@@ -167,8 +170,11 @@ impl Copier<'_> {
     }
 
     /// Both sides, with the lock of the copy, and the tables as they are recorded.
-    async fn open(&self) -> Result<(Sides, Vec<TableRecord>), StartFault> {
-        let sides = start::open(self.settings).await?;
+    async fn open(&self, sides: Option<Sides>) -> Result<(Sides, Vec<TableRecord>), StartFault> {
+        let sides = match sides {
+            Some(sides) => sides,
+            None => start::open(self.settings).await?,
+        };
         let failed = || StartFault::state(Side::Target);
         if !state::try_lock(&*sides.target, self.flow, FlowLock::Copy).await.map_err(failed())? {
             return Err(StartFault {
@@ -245,14 +251,17 @@ impl Copier<'_> {
         sides: &Sides,
         options: &CopyOptions,
         (missing, mut copied): (&BTreeSet<QualifiedName>, BTreeMap<QualifiedName, SourceLsn>),
-        first: Option<HeldSnapshot>,
+        (first, plan): (Option<HeldSnapshot>, Option<CopyPlan>),
         shutdown: &CancellationToken,
     ) -> Result<(), StartFault> {
         copied.retain(|table, _| !self.coming.arrivals.has_arrived(table));
         // Everything was looked at when the flow's own snapshot was taken.
         let checked = first.is_some();
         let prepared = async {
-            let plan = relevo_snapshot::plan(&sides.source, &sides.target, options).await?;
+            let plan = match plan {
+                Some(plan) => plan,
+                None => relevo_snapshot::plan(&sides.source, &sides.target, options).await?,
+            };
             let wanted = plan.jobs.iter().filter(|job| missing.contains(&qualified(job)));
             let jobs: Vec<TableJob> = wanted.cloned().collect();
             self.forget_gone(sides, missing, &jobs.iter().map(qualified).collect()).await?;
@@ -389,6 +398,18 @@ impl CopyObserver for Arriving<'_, '_> {
             _ => {}
         }
         self.copier.board.as_ref().event(event);
+    }
+}
+
+/// Waits until the stream holds the flow: before, another Relevo may be at work.
+async fn stream_opened(mut opened: watch::Receiver<u64>, first: &mut Option<HeldSnapshot>) {
+    let is_open = opened.wait_for(|times| *times > 0);
+    if tokio::time::timeout(HOLD_LIMIT, is_open).await.is_err() {
+        if let Some(held) = first.take() {
+            held.release().await;
+        }
+        // An error means that the stream is gone, and this with it.
+        let _ = opened.wait_for(|times| *times > 0).await;
     }
 }
 

@@ -21,7 +21,7 @@ use crate::run::board::FlowBoard;
 use crate::run::copier::Rows;
 use crate::run::fault::{StartFault, interrupted};
 use crate::run::publications::Publications;
-use crate::run::sides::{Sides, Started, tell};
+use crate::run::sides::{Facts, Sides, Started, tell};
 use crate::settings::RunSettings;
 
 /// How long dropping the slot of an interrupted copy may take.
@@ -48,6 +48,8 @@ pub struct Copy<'a> {
     pub board: &'a Arc<FlowBoard>,
     /// Both sides.
     pub sides: Sides,
+    /// What they are.
+    pub facts: Facts,
     /// The flow.
     pub flow: FlowName,
     /// Ends it.
@@ -157,7 +159,7 @@ impl Copy<'_> {
 
     /// The flow with where it leads to, as it is noted on the source.
     fn leads_to(&self) -> String {
-        let target = &self.sides.target_facts;
+        let target = &self.facts.target;
         format!("flow {} into database {} of server {}", self.flow, target.database, target.system_id)
     }
 
@@ -196,9 +198,9 @@ impl Copy<'_> {
             held = HeldSnapshot::hold(options, &exported) => held?,
         };
         let identity = SourceIdentity {
-            system_id: self.sides.source_facts.system_id.clone(),
-            timeline: self.sides.source_facts.timeline,
-            database: self.sides.source_facts.database.clone(),
+            system_id: self.facts.source.system_id.clone(),
+            timeline: self.facts.source.timeline,
+            database: self.facts.source.database.clone(),
         };
         let (_sender, stop) = stop(self.shutdown);
         relevo_snapshot::copy_schema(options, plan, held.snapshot(), self.board.as_ref(), &stop).await?;
@@ -209,6 +211,8 @@ impl Copy<'_> {
         state::begin_streaming(target, &self.flow, &identity, exported.lsn).await.map_err(failed())?;
         // From here on the slot belongs to the stored progress.
         self.slot_is_ours.store(false, Ordering::Relaxed);
+        // For the copier, which has sessions of its own: this one may end later than that begins.
+        state::unlock(target, &self.flow, FlowLock::Copy).await.map_err(failed())?;
         let publications = Publications::new(&self.flow, options.via_partition_root);
         let copy = Some(Rows { first: Some(held), added: false });
         Ok(Started { flow: self.flow.clone(), identity, publications, copy })
@@ -249,7 +253,7 @@ impl Copy<'_> {
         let Some(found) = connection.inspect_slot(name).await? else { return Ok(()) };
         let expected = ExpectedSlot {
             name: name.to_owned(),
-            database: self.sides.source_facts.database.clone(),
+            database: self.facts.source.database.clone(),
             applied: None,
         };
         if found.lost().is_none() {

@@ -23,34 +23,32 @@ pub struct Started {
     pub copy: Option<Rows>,
 }
 
-/// Both sides, open and looked at.
+/// Both sides, open.
 pub struct Sides {
     /// A session on the source.
     pub source: SqlSession,
     /// A session on the target.
     pub target: SqlSession,
+}
+
+/// What both sides are.
+pub struct Facts {
     /// What the source is.
-    pub source_facts: ServerFacts,
+    pub source: ServerFacts,
     /// What the target is.
-    pub target_facts: ServerFacts,
+    pub target: ServerFacts,
 }
 
 impl Sides {
-    /// Both servers, the very ones that were reached.
+    /// Both servers, the very ones that were reached, for whoever watches whether they live.
     #[must_use]
     pub fn servers(&self, settings: &RunSettings) -> [Server; 2] {
-        servers(settings, &self.source, &self.target)
+        let flow = &settings.flow;
+        [
+            Server { info: flow.source.pinned(self.source.host()), side: Side::Source },
+            Server { info: flow.target.pinned(self.target.host()), side: Side::Target },
+        ]
     }
-}
-
-/// The servers of these sessions, for whoever watches whether they live.
-#[must_use]
-pub fn servers(settings: &RunSettings, source: &SqlSession, target: &SqlSession) -> [Server; 2] {
-    let flow = &settings.flow;
-    [
-        Server { info: flow.source.pinned(source.host()), side: Side::Source },
-        Server { info: flow.target.pinned(target.host()), side: Side::Target },
-    ]
 }
 
 /// Logs what somebody should know, once: several steps of a start, and several attempts, find the same. Errors are told by

@@ -17,7 +17,7 @@ use crate::run::copier::{Rows, names_of};
 use crate::run::copy::{self, Copy};
 use crate::run::fault::{StartFault, interrupted};
 use crate::run::publications::Publications;
-use crate::run::sides::{Sides, Started, servers, tell};
+use crate::run::sides::{Facts, Sides, Started, tell};
 use crate::settings::RunSettings;
 
 /// Goes on with the flow, or prepares and copies it. Begins from scratch when called again after an error.
@@ -32,18 +32,19 @@ pub async fn begin(
     let work = async {
         let mut sides = open(settings).await?;
         let servers = sides.servers(settings);
-        let flow = connect::flow_name(settings.flow.name.as_ref(), &sides.source_facts, &sides.target_facts);
+        let facts = while_alive(&servers, facts(&sides)).await??;
+        let flow = connect::flow_name(settings.flow.name.as_ref(), &facts.source, &facts.target);
         board.named(&flow);
         let work = async {
             let resumed = resume(settings, board, &mut sides, &flow).await?;
             if resumed.is_none() {
-                check(settings, board, &sides, &flow).await?;
+                check(settings, board, (&sides, &facts), &flow).await?;
             }
             Ok::<_, StartFault>(resumed)
         };
         Ok::<_, StartFault>(match while_alive(&servers, work).await?? {
             Some(started) => Begun::Started(Box::new(started)),
-            None => Begun::Checked(Box::new(sides), flow),
+            None => Begun::Checked(Box::new((sides, facts)), flow),
         })
     };
     let begun = tokio::select! {
@@ -53,31 +54,38 @@ pub async fn begin(
     match begun {
         Begun::Started(started) => Ok(*started),
         // The copy ends itself in order when it is interrupted.
-        Begun::Checked(sides, flow) => {
+        Begun::Checked(both, flow) => {
+            let (sides, facts) = *both;
             let slot_is_ours = AtomicBool::new(false);
-            copy::run(Copy { settings, board, sides: *sides, flow, shutdown, slot_is_ours }).await
+            copy::run(Copy { settings, board, sides, facts, flow, shutdown, slot_is_ours }).await
         }
     }
 }
 
 enum Begun {
     Started(Box<Started>),
-    Checked(Box<Sides>, FlowName),
+    Checked(Box<(Sides, Facts)>, FlowName),
 }
 
 /// Opens both sides.
 pub async fn open(settings: &RunSettings) -> Result<Sides, StartFault> {
-    let source = connect::session(&settings.flow.source, Side::Source).await?;
-    let target = connect::session(&settings.flow.target, Side::Target).await?;
-    let servers = servers(settings, &source, &target);
-    let facts = async {
-        let failed = StartFault::catalog;
-        let source = relevo_catalog::server(&source).await.map_err(failed(Side::Source))?;
-        let target = relevo_catalog::server(&target).await.map_err(failed(Side::Target))?;
-        Ok::<_, StartFault>((source, target))
-    };
-    let (source_facts, target_facts) = while_alive(&servers, facts).await??;
-    Ok(Sides { source, target, source_facts, target_facts })
+    let flow = &settings.flow;
+    // Both are waited for: when neither can be reached, it is always the source that is named.
+    let (source, target) = tokio::join!(
+        connect::session(&flow.source, Side::Source),
+        connect::session(&flow.target, Side::Target)
+    );
+    Ok(Sides { source: source?, target: target? })
+}
+
+/// Asks both sides what they are.
+async fn facts(sides: &Sides) -> Result<Facts, StartFault> {
+    let (source, target) =
+        tokio::join!(relevo_catalog::server(&sides.source), relevo_catalog::server(&sides.target));
+    Ok(Facts {
+        source: source.map_err(StartFault::catalog(Side::Source))?,
+        target: target.map_err(StartFault::catalog(Side::Target))?,
+    })
 }
 
 /// The flow as it was left, if its copy is complete.
@@ -125,13 +133,13 @@ async fn resume(
 async fn check(
     settings: &RunSettings,
     board: &FlowBoard,
-    sides: &Sides,
+    (sides, facts): (&Sides, &Facts),
     flow: &FlowName,
 ) -> Result<(), StartFault> {
     info!(%flow, "no complete copy on the target; checking both sides");
     let findings = check_both(
-        &sides.source,
-        &sides.target,
+        (&sides.source, &facts.source),
+        (&sides.target, &facts.target),
         &settings.tables.selection,
         settings.tables.via_partition_root,
         flow,

@@ -138,11 +138,13 @@ impl Sessions for Ends {
         self.hold.send_replace(target.hold().map(|hold| hold.at));
         // Of the same server: another one of a list of hosts would vouch for WAL that is not the target's.
         let pinned = self.target.pinned(target.host());
-        let probe = while_alive(&server, PgFlushProbe::open(&pinned, &self.flow)).await;
-        let probe = probe.map_err(TargetError::from)??;
+        let probe = async {
+            let probe = while_alive(&server, PgFlushProbe::open(&pinned, &self.flow)).await;
+            Ok::<_, OpenError>(probe.map_err(TargetError::from)??)
+        };
         let from = target.progress().applied;
         let ahead = self.ahead(&pinned, &options);
-        let target = self.with_arrivals(target).await?;
+        let (probe, target) = tokio::try_join!(probe, self.with_arrivals(target))?;
         let options = StartOptions {
             part_bytes: self.part_bytes,
             buffer_bytes: self.buffer_bytes,
