@@ -137,7 +137,7 @@ impl Story {
 
 fn messages(kinds: Vec<u8>) -> impl Strategy<Value = Vec<(u8, usize)>> {
     let length = prop_oneof![8 => 0_usize..200, 2 => 0_usize..20_000, 1 => 60_000_usize..300_000];
-    prop::collection::vec((prop::sample::select(kinds), length), 0..30)
+    prop::collection::vec((prop::sample::select(kinds), length), 0..10)
 }
 
 fn story() -> impl Strategy<Value = Story> {
