@@ -9,6 +9,7 @@ mod change;
 mod flow;
 mod kinds;
 mod lsn;
+mod mark;
 mod port;
 mod relation;
 mod time;
@@ -18,6 +19,7 @@ pub use change::{Cell, Change, OldRow, Origin, Row, TransactionHeader, Xid};
 pub use flow::{FlowName, FlowNameError};
 pub use kinds::{KINDS, is_kind};
 pub use lsn::{LsnParseError, SourceLsn, TargetLsn};
+pub use mark::{AppliedMark, NoAppliedMark, is_applied};
 pub use port::{
     Ahead, AheadTarget, Applied, ChangeSource, ChangeTarget, Fault, FaultClass, Feedback, FlushProbe, HELD,
     Progress, Side, SourceEvent, SourceIdentity,

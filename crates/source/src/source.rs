@@ -128,7 +128,7 @@ where
     let assembler = Assembler::new(format, options.part_bytes, store);
     let assembler = if options.ahead { assembler.with_ahead() } else { assembler };
     let monitor = options.monitor.clone();
-    let applied = options.skip_applied.then(Applied::default);
+    let applied = options.skip_applied.map(Applied::new);
     let (told, pace) = ((told, settlements), Pace::new(gather));
     let pump = Pump::new(connection.framed, assembler, writer, told, monitor.clone(), settings, pace);
     let source = PgSource { reader, feedback, settled, command, done, monitor, failed: None, applied };

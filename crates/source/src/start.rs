@@ -48,9 +48,9 @@ pub struct StartOptions {
     pub receive_timeout: Duration,
     /// How long to wait for another connection to leave the slot before that is an error.
     pub slot_wait: Duration,
-    /// Whether transactions are passed over that the source itself has from elsewhere, by the mark of whoever applied them:
-    /// the first thing in each is a logical message with prefix `relevo` and content `applied`.
-    pub skip_applied: bool,
+    /// From which LSN on transactions are passed over that the source itself has from elsewhere, by the mark of whoever applied
+    /// them: the first thing in each is a logical message with prefix `relevo` and content `applied`. `None`: none is.
+    pub skip_applied: Option<SourceLsn>,
     /// Whether transactions that still run are yielded ahead of their commit ([`relevo_model::Ahead`]), where they are
     /// streamed.
     pub ahead: bool,
@@ -75,7 +75,7 @@ impl StartOptions {
             status_interval: Duration::from_secs(1),
             receive_timeout: Duration::from_secs(60),
             slot_wait: Duration::from_secs(60),
-            skip_applied: false,
+            skip_applied: None,
             ahead: false,
             monitor: SourceMonitor::default(),
         }

@@ -276,6 +276,11 @@ const FENCE_UNTOLD: &str = "on_fence = 'due' AND state = 'running' AND EXISTS (S
 const PROMOTION_UNTOLD: &str = "on_promote = 'due' AND new_lsn IS NOT NULL AND EXISTS (SELECT FROM relevo.node AS n \
      WHERE n.name = to_node AND n.primary_node = n.name AND n.epoch = handover.epoch)";
 
+/// The role is written down in the transaction that lets this database follow its primary.
+const LED_FROM: &str = "SELECT h.new_lsn FROM relevo.handover AS h JOIN relevo.node AS n \
+     ON n.epoch = h.epoch AND n.primary_node = h.to_node WHERE n.name <> n.primary_node AND h.new_lsn IS NOT NULL \
+     AND h.kind IN ('switchover', 'failover') ORDER BY h.started_at DESC LIMIT 1";
+
 fn record(row: &Row) -> Result<HandoverRecord, StateError> {
     let lsn = |index: usize| row.get::<_, Option<PgLsn>>(index).map(|lsn| SourceLsn::new(lsn.into()));
     let time = |index: usize| row.get::<_, Option<SystemTime>>(index).map(Timestamp::from);
@@ -380,6 +385,17 @@ pub async fn note_hook(
     let statement = format!("UPDATE relevo.handover SET {} = $2 WHERE id = $1", hook.as_str());
     let done = client.execute(&statement, &[&id, &what.as_str()]).await;
     done.map(drop).map_err(StateError::sql("recording what has become of a hook"))
+}
+
+/// Where the primary that this database follows got the role, as a position of that primary: what it has from others and
+/// committed before that came to it while it was a standby itself. `None`: it is not known, or there was no hand-over.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn led_from(client: &impl GenericClient) -> Result<Option<SourceLsn>, StateError> {
+    let row = client.query_opt(LED_FROM, &[]).await;
+    let row = row.map_err(StateError::sql("reading from where on the primary has the role"))?;
+    Ok(row.map(|row| SourceLsn::new(row.get::<_, PgLsn>(0).into())))
 }
 
 /// All hand-overs that this database took part in, the newest first.

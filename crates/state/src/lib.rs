@@ -11,6 +11,7 @@ mod flow;
 mod handover;
 mod hold;
 mod install;
+mod lock;
 mod node;
 mod queue;
 mod range;
@@ -21,20 +22,20 @@ mod verification;
 pub use copying::{CopyPace, SentTable, copy_pace, note_copy};
 pub use error::StateError;
 pub use flow::{
-    ADVANCE_PROGRESS, FlowLock, FlowRecord, FlowState, StoredProgress, begin_attempt_of, begin_streaming,
-    change_spool, claim_spool, complete_copy, copy_attempt, create_flow, flow, flows, forget_progress,
-    is_locked, lock, lock_shared, mark_schema_ready, progress, reopen_copy, say_state, set_state, try_lock,
-    unlock,
+    ADVANCE_PROGRESS, FlowRecord, FlowState, StoredProgress, begin_attempt_of, begin_streaming, change_spool,
+    claim_spool, complete_copy, copy_attempt, create_flow, flow, flows, forget_progress, mark_schema_ready,
+    progress, reopen_copy, say_state, set_state,
 };
 pub use handover::{
     HandoverKind, HandoverRecord, HandoverState, Hook, HookState, handovers, hook_state, hooks_due,
-    last_handovers, note_hook, put_handover,
+    last_handovers, led_from, note_hook, put_handover,
 };
 pub use hold::{HOLD_CHANNEL, Hold, held, hold, lock_held, release, renew_hold, stand_at};
 pub use install::{VERSION, install, installed_version};
+pub use lock::{FlowLock, end_holder, is_locked, lock, lock_shared, try_lock, unlock};
 pub use node::{
     AdoptedTable, NodeRecord, RoleNote, adopt_flow, beat, end_flow, hold_node, hold_progress, init_node,
-    node, note_fence_lsn, note_role, repoint_flow,
+    node, note_fence_lsn, note_role, repoint_flow, sample_progress,
 };
 pub use queue::{
     ERRORS_KEPT, ErrorRecord, NewError, clear_errors, error_count, errors, record_errors, trim_errors,

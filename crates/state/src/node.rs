@@ -60,6 +60,10 @@ const BEAT: &str = "UPDATE relevo.node SET heartbeat_at = pg_catalog.clock_times
 const END_FLOW: &str =
     "UPDATE relevo.progress SET hold_lsn = applied_lsn, hold_until = 'infinity' WHERE flow = $1";
 const HOLD_PROGRESS: &str = "SELECT applied_lsn FROM relevo.progress WHERE flow = $1 FOR UPDATE";
+/// One statement, so that whoever stops in the middle keeps nobody waiting. The end of the WAL is read when the row is held.
+const SAMPLE_PROGRESS: &str = "WITH held AS MATERIALIZED \
+     (SELECT applied_lsn FROM relevo.progress WHERE flow = $1 FOR UPDATE) \
+     SELECT pg_catalog.pg_current_wal_insert_lsn(), applied_lsn FROM held";
 const PUT_PROGRESS: &str = "INSERT INTO relevo.progress \
      (flow, source_system_id, source_timeline, source_database, applied_lsn) VALUES ($1, $2, $3, $4, $5) \
      ON CONFLICT (flow) DO UPDATE SET source_system_id = excluded.source_system_id, \
@@ -170,6 +174,21 @@ pub async fn hold_progress(
     let row = client.query_opt(HOLD_PROGRESS, &[&flow.as_str()]).await;
     let row = row.map_err(StateError::sql("locking the progress"))?;
     Ok(row.map(|row| SourceLsn::new(row.get::<_, PgLsn>(0).into())))
+}
+
+/// Where this database's WAL ends, and what the flow has applied: whatever it applies after that is committed behind that end.
+/// `None`: the flow has no progress.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn sample_progress(
+    client: &impl GenericClient,
+    flow: &FlowName,
+) -> Result<Option<(SourceLsn, SourceLsn)>, StateError> {
+    let row = client.query_opt(SAMPLE_PROGRESS, &[&flow.as_str()]).await;
+    let row = row.map_err(StateError::sql("looking how far the flow is"))?;
+    let lsn = |row: &Row, index: usize| SourceLsn::new(row.get::<_, PgLsn>(index).into());
+    Ok(row.map(|row| (lsn(&row, 0), lsn(&row, 1))))
 }
 
 /// Ends a flow into this database, until it is given another source: it is held for ever where it stands, so whatever is

@@ -2,7 +2,10 @@
 //!
 //! What may not enter: how single changes are sent, and how a session is opened.
 
-use relevo_model::{Applied, Batch, Change, ChangeTarget, Progress, TransactionHeader};
+use relevo_catalog::quote_literal;
+use relevo_model::{
+    Applied, AppliedMark, Batch, Change, ChangeTarget, Progress, SourceLsn, TransactionHeader,
+};
 use tracing::info;
 
 use crate::blame::Item;
@@ -19,6 +22,9 @@ pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 /// right, unlike a replication origin (manual, *Replication Management Functions*).
 const BEGIN_MARKED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
      SELECT pg_catalog.pg_logical_emit_message(true, 'relevo', 'applied')";
+
+/// Which transactions of the source it holds, for a standby that lacks some of them when this node is the primary.
+const SAY_WHICH: &str = ";SELECT pg_catalog.pg_logical_emit_message(true, 'relevo', $mark)";
 
 /// A transaction in parts cannot be begun again: its earlier parts are gone. So each part can be taken back by itself.
 const BEGIN_PART: &str = "SAVEPOINT relevo_part";
@@ -124,8 +130,15 @@ impl PgTarget {
             exact: self.exact,
             broken: &mut self.broken,
         };
-        if !self.in_transaction {
-            let begin = if self.marked { BEGIN_MARKED } else { BEGIN };
+        let mut begin = match (self.in_transaction, self.marked) {
+            (true, _) => String::new(),
+            (false, true) => BEGIN_MARKED.to_owned(),
+            (false, false) => BEGIN.to_owned(),
+        };
+        if let Some(mark) = mark(batch, &self.progress, &self.system_id).filter(|_| self.marked) {
+            begin.push_str(&SAY_WHICH.replace("$mark", &quote_literal(&mark.to_string())));
+        }
+        if !begin.is_empty() {
             run.session(begin, "beginning a transaction").await?;
         }
         match order {
@@ -206,6 +219,21 @@ impl PgTarget {
             None => Err(TargetError::Contract("a batch has neither changes nor a position")),
         }
     }
+}
+
+/// Which transactions the batch holds. What a table has missed while it was copied is not told: its changes lie behind the
+/// position that is reached. `now`: the progress before the transaction of the target.
+fn mark(batch: &Batch, now: &Progress, system_id: &str) -> Option<AppliedMark> {
+    let (first, last) = (batch.parts.first()?, batch.parts.last()?);
+    let before = || SourceLsn::new(now.applied.as_u64().saturating_sub(1));
+    // Ahead of its commit a transaction has no position yet; its last part has.
+    let known = first.header.commit_lsn > SourceLsn::ZERO;
+    (known && batch.joins.is_empty()).then(|| AppliedMark {
+        system_id: system_id.to_owned(),
+        after: now.commit_lsn.unwrap_or_else(before),
+        first: first.header.commit_lsn,
+        last: last.header.commit_lsn,
+    })
 }
 
 /// Where the progress stands after the batch.

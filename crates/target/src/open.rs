@@ -116,6 +116,8 @@ pub(crate) struct WalSizes {
 pub struct PgTarget {
     pub(crate) session: SqlSession,
     pub(crate) flow: FlowName,
+    /// System identifier of the source's server.
+    pub(crate) system_id: String,
     pub(crate) progress: Progress,
     /// The hold that was in force when the session was opened.
     hold: Option<Hold>,
@@ -129,6 +131,8 @@ pub struct PgTarget {
     pub(crate) exact: bool,
     /// Transactions say that they were applied.
     pub(crate) marked: bool,
+    /// See [`PgTarget::led_from`].
+    led_from: Option<SourceLsn>,
     /// The role may make temporary tables.
     pub(crate) may_stage: bool,
     /// The tables that have a temporary table in the transaction, by OID.
@@ -181,27 +185,33 @@ impl PgTarget {
         }
         let hold = relevo_state::held(&*session, &flow).await?;
         info!(%flow, applied_lsn = %stored.progress.applied, pid = session.backend_pid(), "target: opened");
-        let of_session = OfSession { progress: stored.progress, hold, exact: false, server };
+        let (progress, system_id) = (stored.progress, stored.source.system_id);
+        let of_session = OfSession { system_id, progress, hold, exact: false, server };
         Self::on(session, flow, of_session, (order, first_stretch, marked)).await
     }
 
     /// A session beside the one that holds the flow. Its progress says nothing before it is set.
     pub(crate) async fn open_second(info: &ConnInfo, options: TargetOptions) -> Result<Self, TargetError> {
-        let TargetOptions { flow, synchronous_commit, order, first_stretch, marked, .. } = options;
+        let TargetOptions { flow, source, synchronous_commit, order, first_stretch, marked, .. } = options;
         let session = connect(&info.patient_writes(), &flow).await?;
         let server = prepare_session(&session, synchronous_commit).await?;
         take_lock(&session, &flow, FlowLock::Ahead, |_| true).await?;
         let progress = Progress { applied: SourceLsn::ZERO, commit_lsn: None, commit_time: None };
-        let of_session = OfSession { progress, hold: None, exact: true, server };
+        let system_id = source.system_id;
+        let of_session = OfSession { system_id, progress, hold: None, exact: true, server };
         Self::on(session, flow, of_session, (order, first_stretch, marked)).await
     }
 
     async fn on(
         session: SqlSession,
         flow: FlowName,
-        OfSession { progress, hold, exact, server }: OfSession,
+        OfSession { system_id, progress, hold, exact, server }: OfSession,
         (order, first_stretch, marked): (ApplyOrder, usize, bool),
     ) -> Result<Self, TargetError> {
+        let led_from = match marked {
+            true => relevo_state::led_from(&*session).await?,
+            false => None,
+        };
         let error = || TargetError::session("preparing statements");
         let check = prepare_check(&session).await.map_err(error())?;
         let advance = session.prepare(relevo_state::ADVANCE_PROGRESS).await.map_err(error())?;
@@ -209,6 +219,7 @@ impl PgTarget {
         Ok(Self {
             session,
             flow,
+            system_id,
             progress,
             hold,
             exact,
@@ -218,6 +229,7 @@ impl PgTarget {
             order,
             first_stretch,
             marked,
+            led_from,
             may_stage: server.may_stage,
             stages: HashSet::new(),
             distrust: Distrust::default(),
@@ -244,6 +256,13 @@ impl PgTarget {
         self.hold
     }
 
+    /// Between nodes: where the source became the primary, if that is known. What it has from others and committed before
+    /// that, this target has to get too.
+    #[must_use]
+    pub fn led_from(&self) -> Option<SourceLsn> {
+        self.led_from
+    }
+
     /// The server that was reached, for whoever must reach the same one.
     #[must_use]
     pub fn host(&self) -> &Host {
@@ -263,6 +282,7 @@ fn application_name(flow: &FlowName) -> String {
 
 /// What sets a session apart.
 struct OfSession {
+    system_id: String,
     progress: Progress,
     hold: Option<Hold>,
     exact: bool,

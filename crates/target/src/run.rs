@@ -134,12 +134,13 @@ impl<'a> Run<'a> {
 
     pub(crate) async fn session(
         &mut self,
-        sql: &'static str,
+        sql: impl Into<Cow<'static, str>>,
         action: &'static str,
     ) -> Result<(), TargetError> {
-        let client = self.client;
-        let request = async move { client.batch_execute(sql).await.map(|()| Reply::Done) };
-        self.send(Tag::Session(action), sql.len(), request).await
+        let (client, sql) = (self.client, sql.into());
+        let bytes = sql.len();
+        let request = async move { client.batch_execute(&sql).await.map(|()| Reply::Done) };
+        self.send(Tag::Session(action), bytes, request).await
     }
 
     /// Sends changes one by one.

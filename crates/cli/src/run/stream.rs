@@ -144,13 +144,14 @@ impl Sessions for Ends {
         };
         let from = target.progress().applied;
         let ahead = self.ahead(&pinned, &options);
+        let led_from = target.led_from().unwrap_or_default();
         let (probe, target) = tokio::try_join!(probe, self.with_arrivals(target))?;
         let options = StartOptions {
             part_bytes: self.part_bytes,
             buffer_bytes: self.buffer_bytes,
             receive_timeout: self.receive_timeout,
             monitor: self.monitor.clone(),
-            skip_applied: self.between_nodes,
+            skip_applied: self.between_nodes.then_some(led_from),
             ahead: true,
             ..StartOptions::new(self.source.clone(), &self.flow, self.identity.clone(), from)
         };

@@ -71,7 +71,7 @@ impl Run<'_> {
         let running = RunningStore::new(spool, RUNNING_BYTES);
         let options = StartOptions {
             // What it had from others is not its own.
-            skip_applied: true,
+            skip_applied: Some(SourceLsn::ZERO),
             ..StartOptions::new(info, &flow, old.identity.clone(), from)
         };
         let mut source = PgSource::start(options, running).await.map_err(HandoverError::slot(node))?;

@@ -125,7 +125,7 @@ pub(super) fn options(start: u64) -> StartOptions {
         status_interval: Duration::from_secs(1),
         receive_timeout: Duration::from_secs(60),
         slot_wait: Duration::from_secs(5),
-        skip_applied: false,
+        skip_applied: None,
         ahead: false,
         monitor: SourceMonitor::default(),
     }
