@@ -154,7 +154,13 @@ impl Nodes {
 
     /// A cluster with `a` as its primary and a Relevo beside every node; the others follow when this returns.
     pub async fn up(versions: &[Version], schema: &str) -> (Self, BTreeMap<String, Relevo>) {
+        Self::up_with(versions, schema, "").await
+    }
+
+    /// The same with more at the end of the configuration file.
+    pub async fn up_with(versions: &[Version], schema: &str, more: &str) -> (Self, BTreeMap<String, Relevo>) {
         let nodes = Self::start(versions).await;
+        nodes.configure(more);
         nodes.node("a").sql(schema).await;
         let relevos = nodes.begin().await;
         (nodes, relevos)

@@ -194,7 +194,7 @@ async fn carry_out(
     }
     let mut done = None;
     if !args.dry_run && !plan.steps.is_empty() {
-        let HandoverSettings { max_pause, salvage, hooks } = settings;
+        let HandoverSettings { max_pause, salvage, hooks, .. } = settings;
         done = Some(work(cluster, (max_pause, salvage, hooks), args, &plan).await?);
     }
     if args.json {

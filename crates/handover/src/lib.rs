@@ -4,6 +4,7 @@
 //! taken, and touches nothing. [`Work`] takes the steps. Every step can be taken again: whoever types the command once more
 //! after an interruption gets the plan for what is left. What may not enter: how rows are applied.
 
+mod armed;
 mod error;
 mod guard;
 mod hooks;
@@ -17,6 +18,7 @@ mod sql;
 mod watch;
 mod work;
 
+pub use armed::Arming;
 pub use error::HandoverError;
 pub use guard::{cover, fence_stale};
 pub use hooks::{Hooks, run_due_hooks};
@@ -27,4 +29,4 @@ pub use plan::{Plan, Refusal, Step};
 pub use relevo_state::{HandoverKind, HandoverRecord, HandoverState, Hook, HookState};
 pub use role::{Claim, Stand, stand};
 pub use watch::{Word, announce, beat, connect_node, identify, last_handovers, listen, source_of};
-pub use work::{Done, Follows, Work, follow_after_handover, init};
+pub use work::{Done, Follows, Refused, Work, follow_after_handover, init};

@@ -6,6 +6,7 @@
 mod failover;
 #[cfg(test)]
 mod interleavings;
+mod lack;
 mod rejoin;
 mod switchover;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use thiserror::Error;
 use crate::{Claim, Observed, Seen};
 
 pub use failover::failover;
+pub(crate) use lack::may_lack;
 pub use rejoin::rejoin;
 pub use switchover::switchover;
 

@@ -86,6 +86,19 @@ SELECT pg_catalog.count(pg_catalog.setval(c.oid,
  WHERE n.nspname <> 'relevo' AND n.nspname NOT LIKE 'pg\\_%' AND c.relpersistence <> 't'
    AND CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'UPDATE') END";
 
+/// The slots `relevo_armed_…` of this database.
+pub(crate) const ARMED_SLOTS: &str = "SELECT slot_name::text FROM pg_catalog.pg_replication_slots \
+     WHERE slot_name LIKE 'relevo\\_armed\\_%' AND plugin = 'pgoutput' AND database = pg_catalog.current_database() \
+     ORDER BY 1";
+/// How far the reader of slot `$1` is, and whether somebody reads it.
+pub(crate) const READER: &str = "SELECT active, confirmed_flush_lsn FROM pg_catalog.pg_replication_slots \
+     WHERE slot_name = $1 AND confirmed_flush_lsn IS NOT NULL";
+pub(crate) const ADVANCE_SLOT: &str = "SELECT 1 FROM pg_catalog.pg_replication_slot_advance($1, $2)";
+/// The copy begins where slot `$1` begins, and keeps the WAL and the catalogs that it keeps.
+pub(crate) const COPY_SLOT: &str = "SELECT 1 FROM pg_catalog.pg_copy_logical_replication_slot($1, $2, false)";
+/// Who waits here keeps nobody waiting: what is armed can be armed a moment later.
+pub(crate) const IMPATIENT: &str = "SET lock_timeout = '1s'";
+
 pub(crate) const CREATE_SLOT: &str =
     "SELECT 1 FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')";
 /// Ends whoever reads the slot, then drops it: only a slot that nobody reads can be dropped.

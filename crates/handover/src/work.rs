@@ -5,6 +5,7 @@
 mod arm;
 mod fence;
 mod follow;
+mod lacking;
 mod promote;
 mod rejoin;
 
@@ -22,7 +23,9 @@ use crate::observe::{Seen, connect, see};
 use crate::salvage::Touched;
 use crate::{Cluster, HandoverError, Hooks, Plan, Step, hooks, locks};
 
+pub(crate) use arm::tables_here;
 pub use follow::{Follows, follow_after_handover};
+pub use lacking::Refused;
 
 /// How often something that is waited for is looked at.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
@@ -75,6 +78,8 @@ struct Run<'a> {
     touched: Option<Touched>,
     /// Slots that this run has made: where, and for whom.
     armed: Vec<(String, String)>,
+    /// What was found of a standby that cannot have what it lacks.
+    refused: Refused,
 }
 
 fn now() -> Timestamp {
@@ -96,6 +101,7 @@ impl Work<'_> {
             paused: None,
             touched: None,
             armed: Vec::new(),
+            refused: Refused::default(),
         };
         for (at, step) in plan.steps.iter().enumerate() {
             (self.tell)(at + 1, step);

@@ -1,5 +1,6 @@
 //! The role of the primary moves: planned, after a loss, and back.
 
+pub mod armed;
 mod failover;
 mod hooks;
 mod ledger;
@@ -27,6 +28,9 @@ INSERT INTO measure SELECT date '2025-06-01' + n, n, n / 3.0 FROM generate_serie
 INSERT INTO logbook (message) SELECT 'line ' || n FROM generate_series(1, 20) n;
 SELECT nextval('ticket') FROM generate_series(1, 7);
 ";
+
+/// Standbys keep no slots for each other.
+pub const UNARMED: &str = "[handover]\narmed_wal = \"0B\"\n";
 
 /// What an ordinary session may try on a node that is not the primary.
 const WRITES: [&str; 7] = [

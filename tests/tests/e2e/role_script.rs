@@ -121,6 +121,29 @@ async fn nodes_under_the_role(first: Version, second: Version) {
     }
 }
 
+/// Standbys arm slots for each other, and use them at a failover.
+#[tokio::test]
+async fn three_nodes_under_the_role() {
+    let versions = [Version::V15, Version::V14, Version::V17];
+    let nodes = Nodes::start(&versions).await.as_role("relevo");
+    for name in ["a", "b", "c"] {
+        nodes.sql(name, "CREATE ROLE shop_owner; ALTER DATABASE shop OWNER TO shop_owner").await;
+        nodes.sql(name, "ALTER SCHEMA public OWNER TO shop_owner").await;
+        make_role(nodes.node(name), "node").await;
+    }
+    nodes.sql("a", &format!("SET ROLE shop_owner; {}", handover::SCHEMA)).await;
+    let mut relevos = nodes.begin().await;
+    handover::armed::armed(&nodes, "b", "c").await;
+    handover::armed::c_is_behind(&nodes, &mut relevos).await;
+    nodes.run(&["failover", "--to", "b"], 0).await;
+    assert_eq!(handover::armed::stands(&nodes).await, (true, true));
+    relevos.get_mut("c").unwrap().restart();
+    nodes.settle("b", "c").await;
+    for relevo in relevos.values_mut() {
+        relevo.kill();
+    }
+}
+
 macro_rules! on_each_version {
     ($what:ident: $($name:ident: $source:ident and $target:ident),* $(,)?) => { $(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! `relevo run --node`: the Relevo beside one database. It takes its role from what the databases say, follows the primary
 //! while its node is a standby, and watches while it is the primary. Nobody restarts it when the role moves.
 
+mod armed;
 mod eyes;
 mod hooks;
 mod sights;
@@ -8,8 +9,8 @@ mod sights;
 use std::time::Duration;
 
 use relevo_handover::{
-    Claim, Cluster, Follows, HandoverError, Stand, announce, cover, fence_stale, follow_after_handover,
-    source_of, stand,
+    Claim, Cluster, Follows, HandoverError, Refused, Stand, announce, cover, fence_stale,
+    follow_after_handover, source_of, stand,
 };
 use relevo_state::FlowState;
 use relevo_telemetry::Role;
@@ -105,7 +106,9 @@ pub async fn live(
 ) -> Result<(), CliError> {
     let watching = CancellationToken::new();
     let eyes = Eyes::open(&place.cluster, &watching);
-    hooks::watch(&place.cluster, &place.me, place.file.handover(None, None)?.hooks, &watching);
+    let handover = place.file.handover(None, None)?;
+    hooks::watch(&place.cluster, &place.me, handover.hooks, &watching);
+    armed::keep(&place.cluster, &place.me, handover.armed_wal_bytes, &watching);
     let mut life = Life {
         place,
         board,
@@ -115,6 +118,7 @@ pub async fn live(
         epoch: 0,
         role: Role::Standby,
         source: None,
+        refused: Refused::default(),
         sights: Sights::default(),
     };
     while !shutdown.is_cancelled() {
@@ -152,6 +156,8 @@ struct Life<'a> {
     role: Role,
     /// Whom it follows.
     source: Option<String>,
+    /// What was found of slots that were armed for this node.
+    refused: Refused,
     sights: Sights,
 }
 
@@ -312,7 +318,7 @@ impl Life<'_> {
 
     /// Follows the primary from where both are the same, if that is so. A primary that does not answer is asked again.
     async fn take_up(&mut self, cluster: &Cluster, me: &str, primary: &str) -> Follows {
-        match follow_after_handover(cluster, me, primary).await {
+        match follow_after_handover(cluster, me, primary, &mut self.refused).await {
             Ok(follows) => follows,
             Err(error) => {
                 let text = chain(&error);

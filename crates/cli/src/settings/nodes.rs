@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use relevo_connect::ConnInfo;
 use relevo_handover::{Cluster, Hooks, NodeConf};
 use relevo_model::Side;
@@ -13,6 +14,8 @@ use super::{Endpoint, File};
 use crate::args::{PatternArgs, RunArgs};
 use crate::error::CliError;
 
+/// An hour of 1 MB/s.
+const DEFAULT_ARMED_WAL_BYTES: u64 = 4 << 30;
 const DEFAULT_MAX_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -20,6 +23,7 @@ const DEFAULT_MAX_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct HandoverSection {
     max_pause: Option<jiff::SignedDuration>,
     salvage: Option<PathBuf>,
+    armed_wal: Option<ByteSize>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -37,6 +41,8 @@ pub struct HandoverSettings {
     pub salvage: PathBuf,
     /// Whom to tell.
     pub hooks: Hooks,
+    /// How much WAL a slot may keep that is armed for another standby; 0: none is armed.
+    pub armed_wal_bytes: u64,
 }
 
 /// What a node is, for whoever asks about the flow into it, or about the primary that it comes from.
@@ -156,7 +162,8 @@ impl File {
         let salvage = salvage.or_else(|| self.handover.salvage.clone()).unwrap_or_else(|| PathBuf::from("."));
         let hooks =
             Hooks { on_fence: self.hooks.on_fence.clone(), on_promote: self.hooks.on_promote.clone() };
-        Ok(HandoverSettings { max_pause, salvage, hooks })
+        let armed_wal_bytes = self.handover.armed_wal.map_or(DEFAULT_ARMED_WAL_BYTES, |size| size.as_u64());
+        Ok(HandoverSettings { max_pause, salvage, hooks, armed_wal_bytes })
     }
 }
 

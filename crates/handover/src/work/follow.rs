@@ -6,8 +6,9 @@ use relevo_state::{self as state, AdoptedTable, HandoverKind, HandoverRecord, Ro
 use tracing::info;
 
 use super::Run;
+use super::lacking::{Ends, Refused};
 use crate::observe::{connect, see};
-use crate::plan::may_follow;
+use crate::plan::{may_follow, may_lack};
 use crate::{Cluster, HandoverError};
 
 /// Whom to follow, and from where.
@@ -16,6 +17,8 @@ pub(super) struct Lead<'a> {
     pub(super) identity: &'a SourceIdentity,
     pub(super) epoch: u64,
     pub(super) from: SourceLsn,
+    /// Only if the node has just so much of its present source: whoever applies may still be at it.
+    pub(super) if_at: Option<(&'a SourceIdentity, SourceLsn)>,
 }
 
 /// The tables that the new primary has had from the flow into it: those that follow it now.
@@ -35,14 +38,15 @@ pub(super) async fn tables_of(
     Ok(tables.into_iter().map(adopted).collect())
 }
 
-/// Lets `node` follow, in one transaction with what it says of the role.
+/// Lets `node` follow, in one transaction with what it says of the role. `false`, and nothing is done: it does not stand where
+/// it has to.
 async fn follow(
     cluster: &Cluster,
     node: &str,
     session: &SqlSession,
     lead: &Lead<'_>,
     (adopt, record): (Option<&[AdoptedTable]>, &HandoverRecord),
-) -> Result<(), HandoverError> {
+) -> Result<bool, HandoverError> {
     let (error, failed) =
         (|| HandoverError::sql(node, "following the new primary"), || HandoverError::state(node));
     let flow = cluster.flow_into(node)?;
@@ -51,6 +55,14 @@ async fn follow(
     if let Some(known) = known.as_ref().filter(|known| known.epoch > lead.epoch) {
         let found = format!("primary is {} since epoch {}", known.primary, known.epoch);
         return Err(HandoverError::Overtaken { node: node.to_owned(), found });
+    }
+    if let Some((source, has)) = lead.if_at {
+        state::hold_progress(&**session, &flow).await.map_err(failed())?;
+        let stored = state::progress(&**session, &flow).await.map_err(failed())?;
+        if stored.is_none_or(|stored| stored.source != *source || stored.progress.applied != has) {
+            session.batch_execute("ROLLBACK").await.map_err(error())?;
+            return Ok(false);
+        }
     }
     let from = (lead.identity, lead.from);
     match adopt {
@@ -66,7 +78,8 @@ async fn follow(
     };
     state::note_role(&**session, role).await.map_err(failed())?;
     state::put_handover(&**session, record).await.map_err(failed())?;
-    session.batch_execute("COMMIT").await.map_err(error())
+    session.batch_execute("COMMIT").await.map_err(error())?;
+    Ok(true)
 }
 
 /// Whether a node follows the primary.
@@ -74,14 +87,14 @@ async fn follow(
 pub enum Follows {
     /// It does.
     Yes,
-    /// It will, once it has what the old primary wrote before its fence.
+    /// It will, once it has what the old primary wrote before its fence, or has applied what it had received.
     NotYet,
     /// It holds rows of another moment: it has to rejoin.
     No,
 }
 
 /// What a standby's own Relevo does when another node has the role: it goes on from there if it holds just what that one
-/// held.
+/// held, or from where on it gets just what it lacks. `refused`: what earlier calls have found.
 ///
 /// # Errors
 /// A node that does not answer, or whose state cannot be read or written.
@@ -89,6 +102,7 @@ pub async fn follow_after_handover(
     cluster: &Cluster,
     node: &str,
     primary: &str,
+    refused: &mut Refused,
 ) -> Result<Follows, HandoverError> {
     let (own, new) = (connect(cluster, node).await?, connect(cluster, primary).await?);
     let (seen, lead) = (see(cluster, node, &own).await?, see(cluster, primary, &new).await?);
@@ -118,6 +132,19 @@ pub async fn follow_after_handover(
         return Ok(Follows::No);
     };
     let slot = cluster.flow_into(node)?.slot();
+    if !may_follow(node, &seen, primary, handover) && may_lack(node, &seen, &lead, handover) {
+        let (node_end, primary_end) = ((node, &own, &seen), (primary, &new, &lead));
+        let ends = Ends { cluster, node: node_end, primary: primary_end, handover };
+        let Some((begins, has)) = ends.find(refused).await? else { return Ok(Follows::No) };
+        let if_at = seen.flow.as_ref().map(|flow| (&flow.source, has));
+        let whom = Lead { primary, identity: &lead.identity, epoch: record.epoch, from: begins, if_at };
+        if !follow(cluster, node, &own, &whom, (None, handover)).await? {
+            return Ok(Follows::NotYet);
+        }
+        info!(node, primary, epoch = record.epoch, has = %has, from = %begins, taken = %from,
+            "following the new primary: what this node lacks is in the slot that was armed for it");
+        return Ok(Follows::Yes);
+    }
     if !may_follow(node, &seen, primary, handover) || !lead.slots.contains_key(&slot) {
         let on_its_way = handover.kind == HandoverKind::Switchover
             && lead.slots.contains_key(&slot)
@@ -131,7 +158,7 @@ pub async fn follow_after_handover(
         true => Some(tables_of(cluster, primary, &new).await?),
         false => None,
     };
-    let whom = Lead { primary, identity: &lead.identity, epoch: record.epoch, from };
+    let whom = Lead { primary, identity: &lead.identity, epoch: record.epoch, from, if_at: None };
     follow(cluster, node, &own, &whom, (adopt.as_deref(), handover)).await?;
     info!(node, primary, epoch = record.epoch, from = %from, "following the new primary from where both are the same");
     Ok(Follows::Yes)
@@ -142,8 +169,13 @@ impl Run<'_> {
         if self.done.left_behind.iter().any(|left| left == node) {
             return Ok(());
         }
-        match follow_after_handover(self.work.cluster, node, primary).await {
+        match follow_after_handover(self.work.cluster, node, primary, &mut self.refused).await {
             Ok(Follows::Yes) => Ok(()),
+            Ok(Follows::NotYet) if self.plan.kind == HandoverKind::Failover => {
+                let why = "it is about to follow; its Relevo does that by itself, look at relevo status";
+                self.left_behind(node, why);
+                Ok(())
+            }
             Ok(_) if self.plan.from.as_deref() == Some(node) => Err(HandoverError::Waited(format!(
                 "node {node} does not hold what {primary} held when it took the role: type relevo rejoin {node}"
             ))),

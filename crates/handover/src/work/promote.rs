@@ -7,11 +7,12 @@ use relevo_state::{self as state, Hook, RoleNote};
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::PgLsn;
+use tracing::info;
 
 use super::Run;
 use crate::guard::Place;
 use crate::observe::Seen;
-use crate::{HandoverError, hooks, sql};
+use crate::{HandoverError, armed, hooks, sql};
 
 /// How long it is tried again after a loss when it meets whoever still applies at the wrong moment, or somebody's lock.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,7 +66,13 @@ impl Run<'_> {
             self.done.pause = Some(paused.elapsed());
             self.record.pause_ms = i64::try_from(paused.elapsed().as_millis()).ok();
         }
-        self.tell(node, Hook::OnPromote).await
+        self.tell(node, Hook::OnPromote).await?;
+        // The Relevo beside it does the same; the role has moved in any case.
+        let disarmed = armed::disarm(self.session(node).await?, node, &[]).await;
+        if let Err(error) = disarmed {
+            info!(%error, "armed slots on {node} are left to its Relevo");
+        }
+        Ok(())
     }
 
     /// Keeps the old primary's fence where it is until its session's transaction ends: whoever wants to take it back waits, and

@@ -6,7 +6,7 @@ use relevo_tests::install::newest_client_bin;
 use relevo_tests::relevo::PATIENCE;
 use relevo_tests::{Nodes, Version, wait_until};
 
-use super::SCHEMA;
+use super::{SCHEMA, UNARMED};
 
 #[tokio::test]
 async fn the_other_standbys_follow_the_new_primary_without_a_copy() {
@@ -53,11 +53,12 @@ async fn a_standby_that_was_away_follows_the_new_primary_when_it_is_back() {
     }
 }
 
-/// At a failover a standby may be behind the new primary, or ahead of it. Nobody can tell it what it lacks; so every row is
-/// compared, those that differ are rewritten, and it follows from there, while the new primary is written to.
+/// At a failover a standby may be behind the new primary, or ahead of it. Without armed slots nobody can tell it what it lacks;
+/// so every row is compared, those that differ are rewritten, and it follows from there, while the new primary is written to.
 #[tokio::test]
 async fn a_standby_that_was_behind_or_ahead_at_a_failover_is_made_equal_without_a_copy() {
-    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15, Version::V16], SCHEMA).await;
+    let versions = [Version::V15, Version::V15, Version::V16];
+    let (nodes, mut relevos) = Nodes::up_with(&versions, SCHEMA, UNARMED).await;
     nodes.caught_up("a", "b").await;
     nodes.caught_up("a", "c").await;
     for (behind, ahead, round) in [("c", "b", 1), ("b", "c", 2)] {

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::page::{Page, chapter};
-use crate::handover::{SCHEMA, refuses_writes, stubborn, writable};
+use crate::handover::{SCHEMA, UNARMED, refuses_writes, stubborn, writable};
 
 /// The sections that are tested below.
 pub const TESTED: [&str; 11] = [
@@ -241,7 +241,7 @@ async fn two_nodes_claim_the_role_and_one_is_copied_anew() {
 
 #[tokio::test]
 async fn a_standby_was_left_behind() {
-    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15, Version::V15], SCHEMA).await;
+    let (nodes, mut relevos) = Nodes::up_with(&[Version::V15; 3], SCHEMA, UNARMED).await;
     for node in ["b", "c"] {
         nodes.caught_up("a", node).await;
     }
