@@ -21,7 +21,7 @@ use thiserror::Error;
 use crate::{Claim, Observed, Seen};
 
 pub use failover::failover;
-pub(crate) use lack::may_lack;
+pub(crate) use lack::{may_go_on, may_lack};
 pub use rejoin::rejoin;
 pub use switchover::switchover;
 

@@ -292,16 +292,18 @@ impl Life<'_> {
                 match follows {
                     // Nothing was ever copied here.
                     None => Ok(Duty::Follow { source: primary.clone(), primary, epoch }),
-                    Some(Some(source)) if source == primary => {
-                        if own.is_some_and(|own| own.epoch < epoch) {
-                            self.take_up(&cluster, &me, &primary).await;
-                        }
+                    Some(Some(source))
+                        if source == primary && own.as_ref().is_none_or(|own| own.epoch >= epoch) =>
+                    {
                         Ok(Duty::Follow { source, primary, epoch })
                     }
                     Some(source) => match (self.take_up(&cluster, &me, &primary).await, source) {
                         (Follows::Yes, _) => Ok(Duty::Follow { source: primary.clone(), primary, epoch }),
                         // What the old primary wrote before its fence is still on its way.
-                        (Follows::NotYet, Some(source)) => Ok(Duty::Follow { source, primary, epoch }),
+                        // (From the primary itself nothing more is taken until it is known what is passed over.)
+                        (Follows::NotYet, Some(source)) if source != primary => {
+                            Ok(Duty::Follow { source, primary, epoch })
+                        }
                         (Follows::NotYet | Follows::No, _) => Ok(Duty::Wait {
                             role: Role::Standby,
                             epoch,

@@ -30,6 +30,23 @@ pub(crate) fn may_lack(node: &str, seen: &Seen, lead: &Seen, handover: &Handover
         })
 }
 
+/// Whether a standby that has followed `lead` since an earlier epoch holds what that one held when it lost the role, or less: then
+/// what came to it from others, until it got the role again, can still come from it. What the standby has passed over is lost to it.
+#[must_use]
+pub(crate) fn may_go_on(seen: &Seen, lead: &Seen, slot: &str) -> bool {
+    let (Some(own), Some(record)) = (&seen.record, &lead.record) else { return false };
+    let lost = |known: &&HandoverRecord| {
+        known.new_lsn.is_some()
+            && known.epoch > own.epoch
+            && known.from.as_deref() == Some(record.name.as_str())
+    };
+    let Some(left) = lead.handovers.iter().filter(lost).min_by_key(|known| known.epoch) else { return true };
+    let (Some(flow), Some(confirmed)) = (&seen.flow, lead.slots.get(slot)) else { return false };
+    left.old_system_id.as_ref() == Some(&lead.identity.system_id)
+        && left.old_lsn.is_some_and(|old_lsn| flow.applied <= old_lsn)
+        && *confirmed <= flow.applied
+}
+
 #[cfg(test)]
 mod tests {
     use relevo_model::{SourceLsn, Timestamp};
@@ -55,6 +72,28 @@ mod tests {
         lead.handovers = vec![by_which.clone(), handover(HandoverKind::Init, 1, None)];
         change(&mut c, &mut lead, &mut by_which);
         may_lack("c", &c, &lead, &by_which)
+    }
+
+    /// Node c has followed a since epoch 1; b had the role in epoch 2, and a has it again since epoch 4.
+    #[test]
+    fn a_standby_goes_on_with_a_primary_that_had_lost_the_role_unless_it_has_passed_something_over() {
+        let goes_on = |applied: u64, confirmed: u64, epoch: u64| {
+            let c = seen("c", record("c", epoch, "a", true), Some(flow("a", applied)));
+            let mut lead = seen("a", record("a", 4, "a", false), None);
+            let back = (Some("b"), "a");
+            let back =
+                HandoverRecord::begun(HandoverKind::Switchover, 4, back, ("test", Timestamp::default()));
+            lead.handovers = vec![
+                HandoverRecord { new_lsn: Some(SourceLsn::new(2000)), ..back },
+                handover(HandoverKind::Switchover, 2, Some(5000)),
+            ];
+            lead.slots.insert("relevo_shop_c".to_owned(), SourceLsn::new(confirmed));
+            may_go_on(&c, &lead, "relevo_shop_c")
+        };
+        assert!(goes_on(900, 900, 1) && goes_on(950, 100, 1));
+        assert!(!goes_on(951, 900, 1), "it has read on");
+        assert!(!goes_on(900, 901, 1), "the slot begins later");
+        assert!(goes_on(2500, 2500, 4), "it knows");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use tracing::info;
 
 use super::Run;
 use super::lacking::{Ends, Refused};
-use crate::observe::{connect, see};
-use crate::plan::{may_follow, may_lack};
+use crate::observe::{Seen, connect, see};
+use crate::plan::{may_follow, may_go_on, may_lack};
 use crate::{Cluster, HandoverError};
 
 /// Whom to follow, and from where.
@@ -113,25 +113,22 @@ pub async fn follow_after_handover(
     let same = |one: &SourceIdentity| {
         one.system_id == lead.identity.system_id && one.database == lead.identity.database
     };
-    if seen.flow.as_ref().is_some_and(|flow| same(&flow.source)) {
-        if !known {
-            let role = RoleNote {
-                epoch: record.epoch,
-                primary,
-                fenced: seen.record.as_ref().is_some_and(|own| own.fenced),
-                fence_lsn: None,
-                promised_to: None,
-            };
-            state::note_role(&*own, role).await.map_err(HandoverError::state(node))?;
-        }
-        return Ok(Follows::Yes);
-    }
     let by_which =
         lead.handovers.iter().find(|handover| handover.epoch == record.epoch && handover.new_lsn.is_some());
+    let slot = cluster.flow_into(node)?.slot();
+    if seen.flow.as_ref().is_some_and(|flow| same(&flow.source)) {
+        if known {
+            return Ok(Follows::Yes);
+        }
+        // The role went away and came back, and nobody has told this node.
+        return match may_go_on(&seen, &lead, &slot) {
+            true => learn(cluster, (node, &own, &seen), (primary, record.epoch), by_which).await,
+            false => Ok(Follows::No),
+        };
+    }
     let Some((handover, from)) = by_which.and_then(|handover| Some((handover, handover.new_lsn?))) else {
         return Ok(Follows::No);
     };
-    let slot = cluster.flow_into(node)?.slot();
     if !may_follow(node, &seen, primary, handover) && may_lack(node, &seen, &lead, handover) {
         let (node_end, primary_end) = ((node, &own, &seen), (primary, &new, &lead));
         let ends = Ends { cluster, node: node_end, primary: primary_end, handover };
@@ -161,6 +158,37 @@ pub async fn follow_after_handover(
     let whom = Lead { primary, identity: &lead.identity, epoch: record.epoch, from, if_at: None };
     follow(cluster, node, &own, &whom, (adopt.as_deref(), handover)).await?;
     info!(node, primary, epoch = record.epoch, from = %from, "following the new primary from where both are the same");
+    Ok(Follows::Yes)
+}
+
+/// Writes down that the primary that is followed already has the role since another epoch, and where it got it: what it has from
+/// others and committed before that is not passed over.
+async fn learn(
+    cluster: &Cluster,
+    (node, session, seen): (&str, &SqlSession, &Seen),
+    (primary, epoch): (&str, u64),
+    by_which: Option<&HandoverRecord>,
+) -> Result<Follows, HandoverError> {
+    let (error, failed) =
+        (|| HandoverError::sql(node, "learning of the epoch"), || HandoverError::state(node));
+    let flow = cluster.flow_into(node)?;
+    session.batch_execute("BEGIN").await.map_err(error())?;
+    let known = state::hold_node(&**session).await.map_err(failed())?;
+    let stands = state::hold_progress(&**session, &flow).await.map_err(failed())?;
+    // Somebody may have gone on meanwhile; then it has to be judged anew.
+    if known.as_ref().map(|known| known.epoch) != seen.record.as_ref().map(|known| known.epoch)
+        || stands != seen.flow.as_ref().map(|flow| flow.applied)
+    {
+        session.batch_execute("ROLLBACK").await.map_err(error())?;
+        return Ok(Follows::NotYet);
+    }
+    let fenced = known.is_some_and(|known| known.fenced);
+    let role = RoleNote { epoch, primary, fenced, fence_lsn: None, promised_to: None };
+    state::note_role(&**session, role).await.map_err(failed())?;
+    if let Some(handover) = by_which {
+        state::put_handover(&**session, handover).await.map_err(failed())?;
+    }
+    session.batch_execute("COMMIT").await.map_err(error())?;
     Ok(Follows::Yes)
 }
 

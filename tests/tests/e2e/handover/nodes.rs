@@ -53,6 +53,25 @@ async fn a_standby_that_was_away_follows_the_new_primary_when_it_is_back() {
     }
 }
 
+/// The role went away and came back while a standby was away: what the old and new primary got meanwhile is not lost to it.
+#[tokio::test]
+async fn a_standby_that_was_away_while_the_role_went_and_came_back_has_everything() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15, Version::V15], SCHEMA).await;
+    relevos.get_mut("c").unwrap().kill();
+    nodes.sql("a", "INSERT INTO purchase (who) VALUES ('while c is away')").await;
+    nodes.run(&["switchover", "--to", "b"], 0).await;
+    nodes.sql("b", "INSERT INTO purchase (who) VALUES ('on b'); UPDATE setting SET value = 'b'").await;
+    nodes.settle("b", "a").await;
+    nodes.run(&["switchover", "--to", "a"], 0).await;
+    nodes.sql("a", "INSERT INTO purchase (who) VALUES ('on a again')").await;
+    relevos.get_mut("c").unwrap().restart();
+    nodes.settle("a", "c").await;
+    nodes.settle("a", "b").await;
+    for relevo in relevos.values_mut() {
+        relevo.terminate();
+    }
+}
+
 /// At a failover a standby may be behind the new primary, or ahead of it. Without armed slots nobody can tell it what it lacks;
 /// so every row is compared, those that differ are rewritten, and it follows from there, while the new primary is written to.
 #[tokio::test]
