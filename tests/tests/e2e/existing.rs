@@ -265,6 +265,8 @@ async fn columns_come_go_and_widen_while_the_flow_runs() {
 
     // A renamed table is another table.
     pair.source.sql("INSERT INTO renamed VALUES (1, 'x')").await;
+    // Alone: in one batch with the next it would be refused with it, and wait for a table of the old name.
+    pair.caught_up().await;
     pair.source.sql("ALTER TABLE renamed RENAME TO moved").await;
     pair.source.sql("INSERT INTO moved VALUES (2, 'y')").await;
     let status = relevo.wait_for_state("failed").await;
