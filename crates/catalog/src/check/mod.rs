@@ -24,7 +24,7 @@ pub use nodes::check_nodes;
 
 /// Examines both sides for the flow and says a verdict on every point, those that passed too. What cannot be
 /// read becomes a finding of its own (`catalog`, or [`UNANSWERED`]), and the rest is examined all the same. What the
-/// servers are ([`crate::server`]) was asked by whoever found out for which flow to examine them.
+/// servers are ([`crate::server()`]) was asked by whoever found out for which flow to examine them.
 ///
 /// Nothing is changed. To learn whether the output plugin may be used, a temporary slot is created and dropped
 /// on the source when that can work; it waits for running transactions, at most 5 s. With `via_partition_root` the
