@@ -113,10 +113,10 @@ impl Arrivals {
         self.changed.send_replace(());
     }
 
-    /// Whether the table was said to have arrived, and has not joined the stream yet.
+    /// Whether the table has yet to arrive. One that has may follow the stream already, whatever was read of it before.
     #[must_use]
-    pub fn has_arrived(&self, table: &QualifiedName) -> bool {
-        matches!(self.lock().get(table), Some(Stage::Arrived(_)))
+    pub fn is_coming(&self, table: &QualifiedName) -> bool {
+        matches!(self.lock().get(table), Some(Stage::Coming))
     }
 
     /// How many tables do not follow the stream yet.
@@ -169,5 +169,24 @@ impl Arrivals {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<QualifiedName, Stage>> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The copier read of such a table that it is copied, found that it had not arrived, and did everything again that comes
+    /// after its rows.
+    #[test]
+    fn a_table_that_has_joined_since_it_was_looked_at_is_not_coming() {
+        let (arrivals, at) = (Arrivals::default(), SourceLsn::new(100));
+        let table = QualifiedName { schema: "public".to_owned(), name: "t".to_owned() };
+        arrivals.reconcile([(table.clone(), Some(at))]);
+        assert!(arrivals.is_coming(&table), "nobody has said yet that its indexes are there");
+        arrivals.arrived(&table, at);
+        assert!(!arrivals.is_coming(&table));
+        arrivals.joined(&table);
+        assert!(!arrivals.is_coming(&table));
     }
 }

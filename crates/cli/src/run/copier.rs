@@ -254,7 +254,7 @@ impl Copier<'_> {
         (first, plan): (Option<HeldSnapshot>, Option<CopyPlan>),
         shutdown: &CancellationToken,
     ) -> Result<(), StartFault> {
-        copied.retain(|table, _| !self.coming.arrivals.has_arrived(table));
+        copied.retain(|table, _| self.coming.arrivals.is_coming(table));
         // Everything was looked at when the flow's own snapshot was taken.
         let checked = first.is_some();
         let prepared = async {
@@ -318,7 +318,8 @@ impl Copier<'_> {
         mut at: BTreeMap<QualifiedName, SourceLsn>,
         shutdown: &CancellationToken,
     ) -> Result<(), StartFault> {
-        at.retain(|table, _| !self.coming.arrivals.has_arrived(table));
+        // It may have joined the stream since the tables were read.
+        at.retain(|table, _| self.coming.arrivals.is_coming(table));
         if at.is_empty() {
             return Ok(());
         }
