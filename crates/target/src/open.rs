@@ -48,7 +48,6 @@ const SERVER: &str = "SELECT pg_catalog.current_setting('wal_block_size')::bigin
 const INSERT_POSITION: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
 
 const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
-const UNLOCK: &str = "SELECT pg_catalog.pg_advisory_unlock($1)";
 const LOCK_HOLDER: &str = "
 SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.client_addr::text, 'the same host'),
        coalesce(a.backend_start::text, 'unknown'), coalesce(a.state, 'unknown')
@@ -170,10 +169,7 @@ impl PgTarget {
         take_lock(&session, &flow, FlowLock::Apply, |pid| previous_pid == Some(pid)).await?;
         // Whoever still has it was a second session of a predecessor: it would keep what it has locked until it ends.
         take_lock(&session, &flow, FlowLock::Ahead, |_| true).await?;
-        session
-            .query_one(UNLOCK, &[&FlowLock::Ahead.key(&flow)])
-            .await
-            .map_err(TargetError::session("giving a lock back"))?;
+        relevo_state::unlock(&*session, &flow, FlowLock::Ahead).await?;
         let stored = relevo_state::progress(&*session, &flow).await?;
         let stored = stored.ok_or_else(|| TargetError::NoProgress { flow: flow.clone() })?;
         if stored.source != source {
