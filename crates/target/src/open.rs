@@ -132,6 +132,8 @@ pub struct PgTarget {
     pub(crate) marked: bool,
     /// See [`PgTarget::led_from`].
     led_from: Option<SourceLsn>,
+    /// See [`PgTarget::has_tables_on_their_way`].
+    tables_on_their_way: bool,
     /// The role may make temporary tables.
     pub(crate) may_stage: bool,
     /// The tables that have a temporary table in the transaction, by OID.
@@ -180,9 +182,17 @@ impl PgTarget {
             });
         }
         let hold = relevo_state::held(&*session, &flow).await?;
+        let (_, on_their_way) = relevo_state::table_counts(&*session, &flow).await?;
         info!(%flow, applied_lsn = %stored.progress.applied, pid = session.backend_pid(), "target: opened");
         let (progress, system_id) = (stored.progress, stored.source.system_id);
-        let of_session = OfSession { system_id, progress, hold, exact: false, server };
+        let of_session = OfSession {
+            system_id,
+            progress,
+            hold,
+            tables_on_their_way: on_their_way > 0,
+            exact: false,
+            server,
+        };
         Self::on(session, flow, of_session, (order, first_stretch, marked)).await
     }
 
@@ -194,14 +204,15 @@ impl PgTarget {
         take_lock(&session, &flow, FlowLock::Ahead, |_| true).await?;
         let progress = Progress { applied: SourceLsn::ZERO, commit_lsn: None, commit_time: None };
         let system_id = source.system_id;
-        let of_session = OfSession { system_id, progress, hold: None, exact: true, server };
+        let of_session =
+            OfSession { system_id, progress, hold: None, tables_on_their_way: false, exact: true, server };
         Self::on(session, flow, of_session, (order, first_stretch, marked)).await
     }
 
     async fn on(
         session: SqlSession,
         flow: FlowName,
-        OfSession { system_id, progress, hold, exact, server }: OfSession,
+        OfSession { system_id, progress, hold, tables_on_their_way, exact, server }: OfSession,
         (order, first_stretch, marked): (ApplyOrder, usize, bool),
     ) -> Result<Self, TargetError> {
         let led_from = match marked {
@@ -226,6 +237,7 @@ impl PgTarget {
             first_stretch,
             marked,
             led_from,
+            tables_on_their_way,
             may_stage: server.may_stage,
             stages: HashSet::new(),
             distrust: Distrust::default(),
@@ -250,6 +262,13 @@ impl PgTarget {
     #[must_use]
     pub fn hold(&self) -> Option<Hold> {
         self.hold
+    }
+
+    /// When the target was opened, tables were recorded that did not follow the stream: what it brings for them is not to be
+    /// applied yet.
+    #[must_use]
+    pub fn has_tables_on_their_way(&self) -> bool {
+        self.tables_on_their_way
     }
 
     /// Between nodes: where the source became the primary, if that is known. What it has from others and committed before
@@ -281,6 +300,7 @@ struct OfSession {
     system_id: String,
     progress: Progress,
     hold: Option<Hold>,
+    tables_on_their_way: bool,
     exact: bool,
     server: Server,
 }

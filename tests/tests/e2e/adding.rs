@@ -1,5 +1,6 @@
 //! Tables that are added to a flow: made on the target when it lacks them, and what may go wrong on the way.
 
+use relevo_tests::pair::DATABASE;
 use relevo_tests::relevo::PATIENCE;
 use relevo_tests::{Pair, Version, wait_until, wait_until_some};
 
@@ -141,6 +142,51 @@ async fn another_relevo_takes_over_while_a_table_is_added() {
         stop.send(true).unwrap();
     };
     tokio::join!(taken_over, write(&pair.source, "new", &stopped));
+    pair.settle().await;
+    second.terminate();
+}
+
+/// The one that took over believed until its copier looked that every table follows the stream, as when it began. It
+/// applied what came for rows that were not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_over_knows_the_tables_that_were_added_before_its_stream_begins() {
+    let pair = Pair::builder(Version::V17, Version::V15).proxied().start().await;
+    pair.source.sql(OLD).await;
+    let mut first = pair.relevo().start();
+    first.wait_until_streaming().await;
+    let mut second = pair.relevo().start();
+    second.wait_for_log("another session applies this flow; waiting until it ends").await;
+    pair.sql_on_both(NEW).await;
+    pair.source.sql(ROWS).await;
+    pair.source.sql("UPDATE new SET note = repeat(note, 30)").await;
+    // The lock of the copy has the inverse key of the only one that is held now.
+    let applying = "SELECT ~((classid::bigint << 32) | objid::bigint) FROM pg_locks \
+         WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted";
+    let key = pair.target.value::<i64>(applying).await;
+    pair.target_proxy().throttle(Some(2 << 20));
+    pair.command("tables").args(["add", "public.new"]).finish().expect_code(0);
+    wait_until("the table is on its way", PATIENCE, async || {
+        pair.target.value::<bool>("SELECT bool_or(state = 'copying') FROM relevo.table_state").await
+    })
+    .await;
+    // Whoever waits for it has it before the second one's copier.
+    let in_the_way = pair.target.connect(DATABASE).await;
+    let waits =
+        "SELECT true FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND mode = 'ExclusiveLock'";
+    let killed = async {
+        wait_until("the lock is waited for", PATIENCE, async || !pair.target.rows(waits).await.is_empty())
+            .await;
+        first.kill();
+        pair.target_proxy().throttle(None);
+    };
+    let lock = format!("SELECT pg_advisory_lock({key})");
+    tokio::join!(in_the_way.sql(&lock), killed);
+    second.wait_until_streaming().await;
+    pair.source.sql("UPDATE new SET note = note || '.' WHERE id <= 10; DELETE FROM new WHERE id = 11").await;
+    pair.caught_up().await;
+    assert_eq!(second.metrics().await.sum("relevo_target_missing_rows_total", &[]).unwrap_or(0.0), 0.0);
+    in_the_way.sql(&format!("SELECT pg_advisory_unlock({key})")).await;
+    joined(&pair, &["public.old", "public.new"]).await;
     pair.settle().await;
     second.terminate();
 }

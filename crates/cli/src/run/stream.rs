@@ -181,6 +181,10 @@ impl Ends {
     /// nobody else's to change.
     async fn with_arrivals(&self, target: PgTarget) -> Result<ArrivalTarget<PgTarget>, OpenError> {
         let Coming { arrivals, spool, complete, looking, .. } = self.coming.clone();
+        if target.has_tables_on_their_way() {
+            // Another Relevo had the flow meanwhile, and they were added to that one.
+            complete.store(false, Ordering::Release);
+        }
         if !complete.load(Ordering::Acquire) {
             let id = spool.id().map_err(ArrivalError::from)?;
             let pinned = self.target.pinned(target.host());
