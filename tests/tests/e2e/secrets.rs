@@ -3,6 +3,7 @@
 //! What may not enter: whether the commands do what they should (see the other modules).
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -304,11 +305,11 @@ async fn pg_dump_is_called_without_a_secret_on_its_command_line() {
         .name("e2e")
         .args(["--pg-dump", &script, "--log", "trace"])
         .start();
-    let own = fs::read_to_string(format!("/proc/{}/cmdline", relevo.pid())).expect("its own command line");
+    let own = command_line(relevo.pid()).expect("its own command line");
     // Whoever else was started meanwhile is seen here.
     while relevo.status().await.is_none_or(|status| status["state"] != "streaming") {
         for child in children(relevo.pid()) {
-            let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            let line = command_line(child).unwrap_or_default();
             // Between fork and exec a child still has its parent's, which holds what the user typed.
             if line != own {
                 assert_silent("a child's command line", &line.replace('\0', "\n"));
@@ -323,6 +324,14 @@ async fn pg_dump_is_called_without_a_secret_on_its_command_line() {
     pair.settle().await;
     relevo.terminate();
     assert_silent("the log", &relevo.stderr());
+}
+
+/// Read at once: a process that turns into another program between two reads would show a piece of either.
+fn command_line(pid: u32) -> std::io::Result<String> {
+    let mut line = vec![0; 64 << 10];
+    let length = fs::File::open(format!("/proc/{pid}/cmdline"))?.read(&mut line)?;
+    line.truncate(length);
+    Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
 /// What nobody connects to: no server is needed.
