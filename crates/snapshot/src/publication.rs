@@ -5,6 +5,8 @@
 //! source (manual, *CREATE PUBLICATION*). Partitioned tables are published by their root, so that partitions that
 //! are created later are not lost in silence.
 
+mod locking;
+
 use std::collections::BTreeSet;
 
 use relevo_catalog::{Finding, TableInfo, TableKind, TableName, quote_identifier, quote_literal};
@@ -40,17 +42,20 @@ pub async fn publish(
     let mut script = String::new();
     let mut findings = Vec::new();
     let mut members = BTreeSet::new();
+    let mut listed_anew = BTreeSet::new();
     for publication in &wanted {
         let found = read(source, &publication.name).await?;
         match (&found, existing) {
             (Some(found), _) if found == publication => {}
             (Some(found), Existing::Report) => findings.extend(settings_differ(found, publication)),
             (None, Existing::Report) => findings.push(missing(publication)),
-            (Some(_), Existing::Replace) => {
-                script.push_str(&format!("DROP PUBLICATION {};\n", quote_identifier(&publication.name)));
+            (found, Existing::Replace) => {
+                if found.is_some() {
+                    script.push_str(&format!("DROP PUBLICATION {};\n", quote_identifier(&publication.name)));
+                }
                 script.push_str(&publication.create(tables));
+                listed_anew.extend(publication.tables.iter().cloned());
             }
-            (None, Existing::Replace) => script.push_str(&publication.create(tables)),
         }
         let listed = found.map(|found| found.tables).unwrap_or_default();
         members.extend(listed.into_iter().map(|table| (publication.name.clone(), table)));
@@ -58,13 +63,10 @@ pub async fn publish(
     if existing == Existing::Report {
         findings.extend(tables_differ(&wanted, &members));
     }
-    if !script.is_empty() {
-        // One message, so one transaction: both publications or none.
-        source
-            .batch_execute(&script)
-            .await
-            .map_err(SnapshotError::source_sql("creating the publications"))?;
-    }
+    // In one transaction: both publications or none.
+    locking::change(source, &listed_anew, &script)
+        .await
+        .map_err(SnapshotError::source_sql("creating the publications"))?;
     findings.extend(later_partitions(tables, &wanted));
     Ok(findings)
 }
@@ -79,19 +81,19 @@ pub async fn publish_more(
     options: &CopyOptions,
     tables: &[TableInfo],
 ) -> Result<(), SnapshotError> {
-    let mut script = String::new();
+    let (mut script, mut added) = (String::new(), BTreeSet::new());
     for publication in wanted(&options.flow, tables, options.via_partition_root) {
         let Some(found) = read(source, &publication.name).await? else { continue };
         let missing: BTreeSet<TableName> = publication.tables.difference(&found.tables).cloned().collect();
         if !missing.is_empty() {
             let name = quote_identifier(&publication.name);
             script.push_str(&format!("ALTER PUBLICATION {name} ADD TABLE {};\n", list(&missing, tables)));
+            added.extend(missing);
         }
     }
-    if script.is_empty() {
-        return Ok(());
-    }
-    source.batch_execute(&script).await.map_err(SnapshotError::source_sql("adding to the publications"))
+    locking::change(source, &added, &script)
+        .await
+        .map_err(SnapshotError::source_sql("adding to the publications"))
 }
 
 /// Takes tables out of the flow's publications. What was written to them before is still sent.
@@ -103,21 +105,18 @@ pub async fn publish_less(
     flow: &FlowName,
     tables: &BTreeSet<TableName>,
 ) -> Result<(), SnapshotError> {
-    let mut script = String::new();
+    let (mut script, mut dropped) = (String::new(), BTreeSet::new());
     for name in [flow.publication(), flow.insert_only_publication()] {
         let Some(found) = read(source, &name).await? else { continue };
-        let names: Vec<String> =
-            found.tables.intersection(tables).map(|table| sql::only(table, false)).collect();
+        let listed: Vec<TableName> = found.tables.intersection(tables).cloned().collect();
+        let names: Vec<String> = listed.iter().map(|table| sql::only(table, false)).collect();
         if !names.is_empty() {
             let (name, list) = (quote_identifier(&name), names.join(", "));
             script.push_str(&format!("ALTER PUBLICATION {name} DROP TABLE {list};\n"));
+            dropped.extend(listed);
         }
     }
-    if script.is_empty() {
-        return Ok(());
-    }
-    source
-        .batch_execute(&script)
+    locking::change(source, &dropped, &script)
         .await
         .map_err(SnapshotError::source_sql("taking tables out of the publications"))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use relevo_tests::pair::{DATABASE, Node};
 use relevo_tests::relevo::PATIENCE;
 use relevo_tests::workload::GaplessWriter;
-use relevo_tests::{Pair, Relevo, Version, wait_until, wait_until_some};
+use relevo_tests::{FLOW, Pair, Relevo, RelevoBuilder, Version, wait_until, wait_until_some};
 
 /// Small enough that tables of a few megabytes come in many parts.
 const PARTS: [&str; 4] = ["--copy-jobs", "3", "--copy-split-bytes", "256KiB"];
@@ -306,5 +306,49 @@ async fn a_foreign_key_into_a_table_without_rows_is_there_and_told() {
     for told in ["created as NOT VALID, because rows violate it", "left out, because rows violate it"] {
         assert!(log.contains(told), "{told} in: {log}");
     }
+    relevo.terminate();
+}
+
+/// CREATE PUBLICATION locked its tables one after the other and waited for some while it held others; the server broke the
+/// deadlock by failing the application's transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_locks_tables_in_another_order_does_not_fail_when_they_are_published() {
+    for (source, target) in [(Version::V14, Version::V15), (Version::V18, Version::V18)] {
+        let pair = Pair::start(source, target).await;
+        pair.source.sql("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)").await;
+        // Whose check comes first fails: not Relevo's.
+        pair.source.sql("ALTER ROLE postgres SET deadlock_timeout = '1h'").await;
+        let application = pair.source.connect(DATABASE).await;
+        application.sql("SET deadlock_timeout = '50ms'; BEGIN; LOCK TABLE b IN SHARE MODE").await;
+        let mut relevo = pair.relevo().start();
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'PUBLICATION'";
+        wait_until("the publication waits", PATIENCE, async || pair.source.value::<i64>(waits).await == 1)
+            .await;
+        application.sql("LOCK TABLE a IN SHARE MODE").await;
+        application.sql("COMMIT").await;
+        relevo.wait_until_streaming().await;
+        pair.source.sql("INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)").await;
+        pair.settle().await;
+        relevo.terminate();
+    }
+}
+
+/// Who published may have taken the right to lock from itself.
+#[tokio::test]
+async fn tables_that_their_owner_may_not_lock_are_published_all_the_same() {
+    let pair = Pair::start(Version::V14, Version::V16).await;
+    pair.sql_on_both("CREATE ROLE keeper LOGIN REPLICATION").await;
+    pair.source
+        .sql(
+            "GRANT CREATE ON DATABASE shop TO keeper; GRANT ALL ON SCHEMA public TO keeper; SET ROLE keeper; CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
+             INSERT INTO a VALUES (1); REVOKE UPDATE, DELETE, TRUNCATE ON a, b FROM keeper; RESET ROLE",
+        )
+        .await;
+    let source = pair.source_url().replace("postgres@", "keeper@");
+    let mut relevo = RelevoBuilder::run(&source, &pair.target_url()).name(FLOW).start();
+    relevo.wait_until_streaming().await;
+    pair.source.sql("INSERT INTO b VALUES (1)").await;
+    pair.settle().await;
     relevo.terminate();
 }
