@@ -136,9 +136,18 @@ impl Batcher {
     /// The same, with nothing behind `limit` in it: no transaction begins that commits there or later, and no position
     /// lies beyond. A transaction that was begun goes on.
     pub fn take_until(&mut self, limit: Option<SourceLsn>) -> Option<Batch> {
+        self.gather(limit, false)
+    }
+
+    /// The same, with at most one transaction in it: one of them could not be applied, and those before it can.
+    pub fn take_one_until(&mut self, limit: Option<SourceLsn>) -> Option<Batch> {
+        self.gather(limit, true)
+    }
+
+    fn gather(&mut self, limit: Option<SourceLsn>, one: bool) -> Option<Batch> {
         let mut batch = Batch::default();
         while let Some(part) = self.waiting.front() {
-            let fits = batch.size_bytes + part.size_bytes <= self.limit_bytes;
+            let fits = batch.size_bytes + part.size_bytes <= self.limit_bytes && !(one && part.first);
             if !batch.parts.is_empty() && !fits {
                 break;
             }

@@ -1,5 +1,6 @@
 //! The batcher against its promises: nothing lost, nothing reordered, no waiting without need, no overgrown batch.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -14,6 +15,8 @@ enum Step {
     Keepalive(u64),
     /// The target is idle.
     Take,
+    /// It is, and has failed at one of the next.
+    TakeOne,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -21,6 +24,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Push),
         1 => (0..60_u64).prop_map(Step::Keepalive),
         2 => Just(Step::Take),
+        1 => Just(Step::TakeOne),
     ]
 }
 
@@ -100,9 +104,22 @@ impl Book {
 }
 
 fn take(batcher: &mut Batcher, book: &mut Book, limit_bytes: usize) -> Result<bool, TestCaseError> {
+    take_by(batcher, book, limit_bytes, false)
+}
+
+fn take_by(
+    batcher: &mut Batcher,
+    book: &mut Book,
+    limit_bytes: usize,
+    one: bool,
+) -> Result<bool, TestCaseError> {
     let waits = book.taken.len() < book.pushed.len() || book.bare_keepalive;
-    let batch = batcher.take();
+    let batch = if one { batcher.take_one_until(None) } else { batcher.take() };
     prop_assert_eq!(batch.is_some(), waits, "take is Some exactly when something waits");
+    if let Some(batch) = batch.as_ref().filter(|_| one) {
+        let lsns: BTreeSet<SourceLsn> = batch.parts.iter().map(|part| part.header.commit_lsn).collect();
+        prop_assert!(lsns.len() <= 1, "several transactions where one was asked for");
+    }
     if let Some(batch) = &batch {
         book.check(batch, limit_bytes)?;
     }
@@ -141,6 +158,7 @@ proptest! {
                     batcher.keepalive(SourceLsn::new(position));
                 }
                 Step::Take => { take(&mut batcher, &mut book, limit_bytes)?; }
+                Step::TakeOne => { take_by(&mut batcher, &mut book, limit_bytes, true)?; }
             }
         }
         while take(&mut batcher, &mut book, limit_bytes)? {}

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use relevo_model::{ChangeSource, ChangeTarget, Fault, FlushProbe, HELD};
+use relevo_model::{ChangeSource, ChangeTarget, Fault, FlushProbe, HELD, SourceLsn};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -71,6 +71,7 @@ impl Flow {
     ) -> Result<(), FlowError> {
         let mut supervisor = Supervisor::new(observer);
         let mut trust = Trust::default();
+        let mut singly_until = SourceLsn::ZERO;
         loop {
             supervisor.opening();
             let opened = tokio::select! {
@@ -80,13 +81,16 @@ impl Flow {
             };
             let (outcome, opened) = match opened {
                 Ok(opened) => {
-                    let watched =
-                        Watched { observer, shutdown: &shutdown, on_probation: supervisor.on_probation };
+                    let on_probation = supervisor.on_probation;
+                    let watched = Watched { observer, shutdown: &shutdown, on_probation, singly_until };
                     let outcome = session::run(opened, &options, watched, &mut trust).await;
                     (outcome, true)
                 }
-                Err(error) => (Outcome { end: Err(FlowError::end(error)), sound: false }, false),
+                Err(error) => {
+                    (Outcome { end: Err(FlowError::end(error)), sound: false, singly_until }, false)
+                }
             };
+            singly_until = outcome.singly_until;
             let Err(error) = outcome.end else { break };
             let Some(pause) = supervisor.failed(&error, outcome.sound, opened) else { return Err(error) };
             tokio::select! {

@@ -53,6 +53,8 @@ pub(crate) struct Outcome {
     pub end: Result<(), FlowError>,
     /// It brought the target further, or stood for [`SOUND_AFTER`] with nothing to apply.
     pub sound: bool,
+    /// Up to here transactions are to be applied one by one: a batch of several could not be applied.
+    pub singly_until: SourceLsn,
 }
 
 /// The batch that the target is working on.
@@ -93,6 +95,8 @@ pub(crate) struct Session<'a, S> {
     heard: bool,
     /// Whether the state `Streaming` waits until the session has proved sound.
     on_probation: bool,
+    /// See [`Outcome::singly_until`].
+    singly_until: SourceLsn,
 }
 
 /// Who watches a session and who ends it.
@@ -101,13 +105,15 @@ pub(crate) struct Watched<'a> {
     pub shutdown: &'a CancellationToken,
     /// The last session failed at something that opening does not prove mended.
     pub on_probation: bool,
+    /// See [`Outcome::singly_until`].
+    pub singly_until: SourceLsn,
 }
 
 /// Runs one session.
 pub(crate) async fn run<S, T, P>(
     opened: Opened<S, T, P>,
     options: &FlowOptions,
-    Watched { observer, shutdown, on_probation }: Watched<'_>,
+    Watched { observer, shutdown, on_probation, singly_until }: Watched<'_>,
     trust: &mut Trust,
 ) -> Outcome
 where
@@ -142,6 +148,7 @@ where
         buffer_bytes: 0,
         heard: false,
         on_probation,
+        singly_until,
     };
     if !on_probation {
         session.announce();
@@ -151,9 +158,9 @@ where
     if end.is_ok() {
         session.finish(asked).await
     } else {
-        let sound = session.sound();
+        let (sound, singly_until) = (session.sound(), session.singly_after(&end));
         session.dismantle(asked).await;
-        Outcome { end, sound }
+        Outcome { end, sound, singly_until }
     }
 }
 
@@ -178,6 +185,10 @@ impl<S: ChangeSource> Session<'_, S> {
                 // Also with nothing in hand: work of the target's own can fail.
                 result = self.apply.result() => {
                     self.applied(result?)?;
+                    // A whole batch gains nothing by what is there besides.
+                    if self.batcher.waiting_bytes() >= self.options.batch_bytes {
+                        self.hand_over()?;
+                    }
                     self.take_in_what_is_there().await?;
                 }
                 result = self.ahead.result() => self.went_ahead(result)?,
@@ -266,7 +277,11 @@ impl<S: ChangeSource> Session<'_, S> {
         }
         let now = Instant::now();
         let limit = self.gate.limit();
-        match self.batcher.take_until(limit) {
+        let next = match self.reached < self.singly_until {
+            true => self.batcher.take_one_until(limit),
+            false => self.batcher.take_until(limit),
+        };
+        match next {
             Some(batch) if !batch.parts.is_empty() => return self.give(batch),
             Some(bare) => {
                 if let Some(position) = bare.position {

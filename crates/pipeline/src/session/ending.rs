@@ -2,7 +2,7 @@
 //!
 //! What may not enter: anything that brings the target further than the batch that it has in hand.
 
-use relevo_model::{ChangeSource, Fault};
+use relevo_model::{ChangeSource, Fault, FaultClass, Side, SourceLsn};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -44,7 +44,7 @@ impl<S: ChangeSource> Session<'_, S> {
             }
         });
         info!(confirmed = %position, "stopped");
-        Outcome { end: Ok(()), sound }
+        Outcome { end: Ok(()), sound, singly_until: SourceLsn::ZERO }
     }
 
     /// Waits for the batch in hand, unless it could not commit anyway because its transaction is unfinished.
@@ -69,6 +69,15 @@ impl<S: ChangeSource> Session<'_, S> {
         }
         let applied = self.apply.result().await?;
         self.applied(applied)
+    }
+
+    /// How far the next session goes transaction by transaction. Of a batch of several, those before the one that is in the way
+    /// have to come in: what mends the one may be what breaks another, as when a table was renamed between the two.
+    pub(super) fn singly_after(&self, end: &Result<(), FlowError>) -> SourceLsn {
+        let is_in_the_way =
+            matches!(end, Err(error) if error.class() == FaultClass::Blocked && error.side() == Side::Target);
+        let several = self.in_hand.as_ref().filter(|batch| is_in_the_way && batch.commit_times.len() > 1);
+        several.and_then(|batch| batch.position).unwrap_or_default().max(self.singly_until)
     }
 
     /// Drops both ends after an error and waits until the target's connection is gone.

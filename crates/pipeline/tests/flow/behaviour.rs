@@ -208,6 +208,35 @@ fn what_is_blocked_stays_failed_until_it_is_mended_and_then_goes_on() {
     });
 }
 
+/// What mends it may be what breaks those before it: they have to come in first.
+#[test]
+fn of_a_batch_that_cannot_be_applied_the_transactions_before_the_one_that_is_in_the_way_are() {
+    on_a_paused_clock(async {
+        let world = World::new(Vec::new());
+        let running = world.start(FlowOptions::default());
+        world.until("confirming the start", |state| state.confirmed == 1000).await;
+        let blocked = world.change(|state| {
+            state.add(small(20));
+            state.fails_at = Some(state.commit_lsns()[7]);
+            state.commit_lsns()[7]
+        });
+        world.until("coming up to it", |state| state.progress() == blocked).await;
+        assert_eq!(world.state().batches(), [1; 7]);
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(states(&world).last(), Some(&FlowState::Failed));
+        assert_eq!(world.state().progress(), blocked);
+        world.change(|state| {
+            state.fails_at = None;
+            state.add(small(30));
+        });
+        world.until_all_is_applied().await;
+        let batches = world.state().batches();
+        assert_eq!((batches[..20].to_vec(), batches.len()), (vec![1; 20], 21), "the first batch one by one");
+        running.stop().await;
+        world.assert_sound();
+    });
+}
+
 #[test]
 fn a_batch_that_takes_long_before_it_fails_is_no_sign_of_health() {
     on_a_paused_clock(async {

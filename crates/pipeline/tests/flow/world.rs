@@ -138,6 +138,8 @@ pub struct State {
     pub apply_takes: Duration,
     /// Whatever ends a transaction in parts fails.
     pub fails_inside: bool,
+    /// Whatever holds the transaction that commits here fails.
+    pub fails_at: Option<u64>,
     /// One byte for each await, for as long as it lasts: chance, reproducible.
     pub tape: VecDeque<u8>,
     /// Troubles that happen at the next call of their operation.
@@ -186,6 +188,13 @@ impl State {
 
     pub fn batches(&self) -> Vec<usize> {
         self.log.iter().map(|commit| commit.transactions.len()).filter(|count| *count > 0).collect()
+    }
+
+    /// Where the transactions commit, in the source's order.
+    pub fn commit_lsns(&self) -> Vec<u64> {
+        let places = self.positions();
+        let all = self.items.iter().zip(&places).filter(|(item, _)| item.sizes().is_some());
+        all.map(|(_, (commit, _))| *commit).collect()
     }
 
     pub fn commits(&self) -> usize {

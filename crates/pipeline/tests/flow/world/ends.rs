@@ -321,6 +321,10 @@ impl ChangeTarget for FakeTarget {
         if self.world.state().fails_inside && !self.open.is_empty() && batch.position.is_some() {
             return Err(error(Side::Target, FaultClass::Blocked));
         }
+        let fails_at = self.world.state().fails_at;
+        if batch.parts.iter().any(|part| Some(part.header.commit_lsn.as_u64()) == fails_at) {
+            return Err(error(Side::Target, FaultClass::Blocked));
+        }
         let fails_afterwards = self.world.ordeal(Operation::Apply, Side::Target).await?;
         if batch == Batch::default() {
             self.world.change(|state| {
