@@ -112,7 +112,7 @@ impl PgTarget {
     ) -> Result<Applied, TargetError> {
         // They are made for the transaction: for less than one in parts that costs more than it saves.
         let staged = self.may_stage && (self.in_transaction || batch.unfinished());
-        let first_stretch = if staged { usize::MAX } else { self.first_stretch };
+        let first_stretch = (!staged).then_some(self.first_stretch);
         let mut run = Run {
             client: &self.session,
             flow: &self.flow,

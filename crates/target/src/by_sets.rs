@@ -28,10 +28,10 @@ use crate::shape::{Mask, Shape};
 
 /// From how many changes folding can pay.
 pub(crate) const FOLD_FROM: usize = 16;
-/// How many bytes of changes are made ready before they are sent, roughly.
-const STRETCH_BYTES: usize = 1 << 20;
-/// How many changes at most.
-const STRETCH_CHANGES: usize = 8192;
+/// How many bytes of changes are made ready before they are sent, roughly, and how many changes at most.
+const STRETCH: (usize, usize) = (8 << 20, 65536);
+/// The same within a large transaction: the server needs longer for such a stretch than it takes to make the next one ready.
+const STAGED_STRETCH: (usize, usize) = (1 << 20, 8192);
 
 /// How many changes are made ready before they are sent: few at first, so that the server has something to do soon. Not so
 /// within a large transaction, where more at once go a better way.
@@ -42,15 +42,16 @@ pub(crate) struct Stretches {
 }
 
 impl Stretches {
-    /// For this many changes of this size, beginning with `first`.
-    pub(crate) fn new(first: usize, changes: usize, size_bytes: usize) -> Self {
+    /// For this many changes of this size, beginning with `first`, or within a large transaction.
+    pub(crate) fn new(first: Option<usize>, changes: usize, size_bytes: usize) -> Self {
         let change_bytes = (size_bytes / changes.max(1)).max(1);
-        let most = (STRETCH_BYTES / change_bytes).clamp(FOLD_FROM, STRETCH_CHANGES);
-        Self { next: first.clamp(1, most), most }
+        let (bytes, most) = if first.is_some() { STRETCH } else { STAGED_STRETCH };
+        let most = (bytes / change_bytes).clamp(FOLD_FROM, most);
+        Self { next: first.unwrap_or(most).clamp(1, most), most }
     }
 
     fn grow(&mut self) {
-        self.next = (self.next * 2).min(self.most);
+        self.next = (self.next * 4).min(self.most);
     }
 }
 
@@ -163,7 +164,7 @@ impl<'a> Run<'a> {
                 Change::Insert { relation, .. }
                 | Change::Update { relation, .. }
                 | Change::Delete { relation, .. },
-            ) => self.map(relation).await.map(drop),
+            ) => self.map(relation, items).await.map(drop),
             _ => Ok(()),
         }
     }

@@ -3,12 +3,13 @@
 //! Only what was learnt is kept here; asking the server is the caller's part, which knows what else is under
 //! way. What may not enter: values.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use relevo_model::{Relation, RelationId};
+use relevo_model::{Change, Relation, RelationId};
 use tokio_postgres::Statement;
 
+use crate::blame::Item;
 use crate::mapping::TableMap;
 use crate::shape::Shape;
 use crate::statement::Slot;
@@ -34,6 +35,24 @@ impl Known {
     /// The table of the relation, unless the source has described the relation anew since it was looked up.
     pub(crate) fn map(&self, relation: &Arc<Relation>) -> Option<&Arc<TableMap>> {
         self.maps.get(&relation.id).filter(|map| same(&map.relation, relation))
+    }
+
+    /// The relation, and those besides it that the changes are about and whose tables are not known. Of a relation that the
+    /// source describes anew on the way, only the first description counts: it is needed first.
+    pub(crate) fn unknown<'r, 'a>(
+        &self,
+        relation: &'r Arc<Relation>,
+        items: &[Item<'a>],
+    ) -> (&'r Arc<Relation>, Vec<&'a Arc<Relation>>) {
+        let mut seen = HashSet::from([relation.id]);
+        let others = items.iter().filter_map(|item| match item.change {
+            Change::Insert { relation, .. }
+            | Change::Update { relation, .. }
+            | Change::Delete { relation, .. } => Some(relation),
+            Change::Truncate { .. } | Change::Message { .. } => None,
+        });
+        let others = others.filter(|other| seen.insert(other.id) && self.map(other).is_none());
+        (relation, others.collect())
     }
 
     /// Remembers the table of a relation, and forgets the statements of what the relation was before.

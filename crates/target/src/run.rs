@@ -30,7 +30,7 @@ use crate::mapping::TableMap;
 use crate::missing::Missing;
 use crate::segment::COPY_CHUNK_BYTES;
 use crate::shape::Shape;
-use crate::stamp::{Touched, stamp};
+use crate::stamp::{Touched, stamps};
 use crate::statement::{RowOf, Slot, Sql};
 use crate::truncate::emptying;
 
@@ -149,7 +149,7 @@ impl<'a> Run<'a> {
         while let Some((item, after)) = rest.split_first() {
             match item.change {
                 Change::Insert { relation, .. } => {
-                    let map = self.map(relation).await?;
+                    let map = self.map(relation, rest).await?;
                     let (run, behind) = rest.split_at(run_of_inserts(rest, relation));
                     // Rules and triggers that fire here expect the statement that the source ran.
                     let plain = !map.table.fires_in_replica && !relation.columns.is_empty();
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
                     continue;
                 }
                 Change::Update { relation, .. } | Change::Delete { relation, .. } => {
-                    let map = self.map(relation).await?;
+                    let map = self.map(relation, rest).await?;
                     self.row(map, *item).await?;
                 }
                 Change::Truncate { relations, restart_identity, .. } => {
@@ -231,7 +231,7 @@ impl<'a> Run<'a> {
     ) -> Result<(), TargetError> {
         let mut maps: Vec<Arc<TableMap>> = Vec::with_capacity(relations.len());
         for relation in relations {
-            let map = self.map(relation).await?;
+            let map = self.map(relation, &[]).await?;
             // Several partitions on the source may be one table here.
             if maps.iter().all(|have| have.table.oid != map.table.oid) {
                 maps.push(map);
@@ -323,24 +323,51 @@ impl<'a> Run<'a> {
         self.send(Tag::Session("asking for the WAL position"), 16, request).await
     }
 
-    /// The table that the relation means, which the transaction touches from now on.
-    pub(crate) async fn map(&mut self, relation: &Arc<Relation>) -> Result<Arc<TableMap>, TargetError> {
-        if let Some(map) = self.known.map(relation) {
-            self.touched.add(map);
-            return Ok(Arc::clone(map));
-        }
-        self.land().await?;
-        let name = TableName::new(&relation.schema, &relation.name);
-        let stamp = stamp(self.client, &name)
-            .await
-            .map_err(TargetError::session("reading a table's catalog rows"))?;
-        let table = relevo_catalog::table(self.client, &name)
-            .await
-            .map_err(|source| TargetError::Catalog { table: name.clone(), source })?
-            .ok_or(TargetError::MissingTable { table: name })?;
-        let map = Arc::new(TableMap::new(relation, table, (self.batch_number, stamp))?);
+    /// The table that the relation means, which the transaction touches from now on. When it has to be looked up, so are those
+    /// of the changes `behind` it: a question about many tables takes the server little longer than one about one, and it
+    /// is asked when a session is new.
+    pub(crate) async fn map(
+        &mut self,
+        relation: &Arc<Relation>,
+        behind: &[Item<'a>],
+    ) -> Result<Arc<TableMap>, TargetError> {
+        let map = match self.known.map(relation) {
+            Some(map) => Arc::clone(map),
+            None => self.look_up(self.known.unknown(relation, behind)).await?,
+        };
         self.touched.add(&map);
-        self.known.learn_map(Arc::clone(&map));
+        Ok(map)
+    }
+
+    /// Looks up the tables of these relations. The first has to be there and fit; if another does not, its own turn will say
+    /// so.
+    async fn look_up(
+        &mut self,
+        (first, others): (&Arc<Relation>, Vec<&'a Arc<Relation>>),
+    ) -> Result<Arc<TableMap>, TargetError> {
+        self.land().await?;
+        let name_of = |relation: &Arc<Relation>| TableName::new(&relation.schema, &relation.name);
+        let name = name_of(first);
+        let names: Vec<TableName> =
+            std::iter::once(name.clone()).chain(others.iter().map(|other| name_of(other))).collect();
+        let stamps = stamps(self.client, &names)
+            .await
+            .map_err(TargetError::session("reading the tables' catalog rows"))?;
+        let tables = relevo_catalog::tables(self.client, &names)
+            .await
+            .map_err(|source| TargetError::Catalog { table: name.clone(), source })?;
+        let map_of = |relation: &Arc<Relation>| {
+            let name = name_of(relation);
+            let table = tables.iter().find(|table| table.name == name).cloned();
+            let table = table.ok_or(TargetError::MissingTable { table: name.clone() })?;
+            let stamp = stamps.get(&name).copied().unwrap_or_default();
+            Ok::<_, TargetError>(Arc::new(TableMap::new(relation, table, (self.batch_number, stamp))?))
+        };
+        let map = map_of(first)?;
+        let others: Vec<Arc<TableMap>> = others.into_iter().filter_map(|other| map_of(other).ok()).collect();
+        for map in others.into_iter().chain([Arc::clone(&map)]) {
+            self.known.learn_map(map);
+        }
         Ok(map)
     }
 

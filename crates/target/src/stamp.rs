@@ -14,12 +14,12 @@ use tokio_postgres::{Client, Error, Statement};
 
 use crate::mapping::TableMap;
 
-/// The transaction that last wrote the table's row in `pg_class`.
-const STAMP: &str = "
-SELECT c.xmin::text::bigint
-  FROM pg_catalog.pg_class c
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = $1 AND c.relname = $2";
+/// The transactions that last wrote the tables' rows in `pg_class`.
+const STAMPS: &str = "
+SELECT n.nspname::text, c.relname::text, c.xmin::text::bigint
+  FROM unnest($1::text[], $2::text[]) AS wanted (schema, name)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name";
 
 /// Fails with SQLSTATE 22012 (`division_by_zero`) unless the tables `$1` (OIDs) still have the stamps `$2`: so the
 /// server refuses the transaction, whose COMMIT is already under way.
@@ -29,12 +29,16 @@ SELECT 1 / (pg_catalog.count(*) = 0)::int
  WHERE known.stamp IS DISTINCT FROM
        (SELECT c.xmin::text::bigint FROM pg_catalog.pg_class c WHERE c.oid = known.oid)";
 
-/// The stamp of a table, to be taken before its description is read; 0 when there is no such table.
-pub(crate) async fn stamp(client: &Client, name: &TableName) -> Result<i64, Error> {
-    match client.query_opt(STAMP, &[&name.schema, &name.name]).await? {
-        Some(row) => row.try_get(0),
-        None => Ok(0),
-    }
+/// The stamps of the tables that exist, to be taken before their descriptions are read.
+pub(crate) async fn stamps(client: &Client, names: &[TableName]) -> Result<BTreeMap<TableName, i64>, Error> {
+    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
+    let tables: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
+    let rows = client.query(STAMPS, &[&schemas, &tables]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok((TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?), row.try_get(2)?))
+        })
+        .collect()
 }
 
 pub(crate) async fn prepare_check(client: &Client) -> Result<Statement, Error> {

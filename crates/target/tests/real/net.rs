@@ -40,6 +40,35 @@ async fn rows_of_a_table_that_is_described_anew_within_a_batch_keep_their_column
     assert_eq!(f.rows(columns).await, ["201|100"]);
 }
 
+/// The tables of a batch are looked up together.
+#[tokio::test]
+async fn tables_that_are_new_to_the_session_are_looked_up_with_the_first_and_each_counts_when_its_turn_comes()
+{
+    let mut f = Fixture::new(
+        "CREATE TABLE a (id int PRIMARY KEY, n int); CREATE TABLE c (id int PRIMARY KEY, n int)",
+    )
+    .await;
+    let (a, b, c) = (f.relation("a", "id* n"), f.relation("b", "id* n"), f.relation("c", "id* n"));
+    let mut narrower = (*f.relation("c", "id*")).clone();
+    narrower.id = c.id;
+    let narrower = std::sync::Arc::new(narrower);
+    for changes in [1, 40] {
+        let of =
+            |relation, from: i32| (from..from + changes).map(move |n| insert(relation, &format!("{n}|{n}")));
+        let narrow = (500..500 + changes).map(|n| insert(&narrower, &n.to_string()));
+        // Described in two ways within the batch, and both are new.
+        f.apply(of(&a, changes * 100).chain(of(&c, changes * 100)).chain(narrow.clone()).collect()).await;
+        let error = f.try_apply(of(&a, changes * 200).chain(of(&b, 0)).collect()).await.unwrap_err();
+        assert!(error.to_string().contains("public.b"), "{error}");
+        f.reopen().await;
+        f.admin.sql("CREATE TABLE b (id int PRIMARY KEY, n int)").await;
+        f.apply(of(&a, changes * 200).chain(of(&b, 0)).collect()).await;
+        f.admin.sql("DROP TABLE b; DELETE FROM c WHERE n IS NULL").await;
+        f.reopen().await;
+    }
+    assert_eq!(f.rows("SELECT count(*), (SELECT count(*) FROM c) FROM a").await, ["82|41"]);
+}
+
 #[tokio::test]
 async fn a_batch_that_goes_in_many_stretches_is_one_transaction_with_all_of_its_changes() {
     let mut f = Fixture::new(
