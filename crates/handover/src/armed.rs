@@ -160,21 +160,23 @@ impl Arming {
         HandoverError::sql(&self.me, action)
     }
 
-    /// Looks at what there is, and does what is to be done.
+    /// Looks at what there is, and does what is to be done. Returns the standbys for which a slot is armed, each with the WAL
+    /// that it keeps, in bytes.
     ///
     /// # Errors
     /// One of the nodes does not answer, or does not let us.
-    pub async fn look(&mut self, own: &SqlSession) -> Result<(), HandoverError> {
+    pub async fn look(&mut self, own: &SqlSession) -> Result<BTreeMap<String, u64>, HandoverError> {
         let failed = || HandoverError::state(&self.me);
         if state::installed_version(&**own).await.map_err(failed())? != Some(state::VERSION) {
-            return Ok(());
+            return Ok(BTreeMap::new());
         }
-        let Some(record) = state::node(&**own).await.map_err(failed())? else { return Ok(()) };
+        let Some(record) = state::node(&**own).await.map_err(failed())? else { return Ok(BTreeMap::new()) };
         let others: Vec<String> =
             self.cluster.others(&self.me).filter(|node| *node != record.primary).map(str::to_owned).collect();
         if record.primary == self.me || others.is_empty() || self.limit_bytes == 0 {
             self.primary = None;
-            return disarm(own, &self.me, &[]).await;
+            disarm(own, &self.me, &[]).await?;
+            return Ok(BTreeMap::new());
         }
         let flows = others.iter().map(|other| Ok(armed_slot(&self.cluster.flow_into(other)?)));
         let kept = flows.collect::<Result<Vec<_>, HandoverError>>()?;
@@ -190,7 +192,13 @@ impl Arming {
                 self.tell(other, format!("the armed slot for {other} could not be looked after: {error}"));
             }
         }
-        Ok(())
+        let slots = own.query(sql::ARMED_RETAINED, &[]).await;
+        let slots = slots.map_err(HandoverError::sql(&self.me, "reading the armed slots"))?;
+        let retained: BTreeMap<String, i64> = slots.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let of = |(other, slot): (&String, &String)| {
+            Some((other.clone(), u64::try_from(*retained.get(slot)?).unwrap_or_default()))
+        };
+        Ok(others.iter().zip(&kept).filter_map(of).collect())
     }
 
     /// A pair of positions, if this node follows the primary with all its tables.

@@ -90,6 +90,11 @@ SELECT pg_catalog.count(pg_catalog.setval(c.oid,
 pub(crate) const ARMED_SLOTS: &str = "SELECT slot_name::text FROM pg_catalog.pg_replication_slots \
      WHERE slot_name LIKE 'relevo\\_armed\\_%' AND plugin = 'pgoutput' AND database = pg_catalog.current_database() \
      ORDER BY 1";
+/// The same, each with the WAL that it keeps, in bytes.
+pub(crate) const ARMED_RETAINED: &str = "SELECT slot_name::text, \
+     pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint \
+     FROM pg_catalog.pg_replication_slots WHERE slot_name LIKE 'relevo\\_armed\\_%' AND plugin = 'pgoutput' \
+     AND database = pg_catalog.current_database() AND restart_lsn IS NOT NULL";
 /// How far the reader of slot `$1` is, and whether somebody reads it.
 pub(crate) const READER: &str = "SELECT active, confirmed_flush_lsn FROM pg_catalog.pg_replication_slots \
      WHERE slot_name = $1 AND confirmed_flush_lsn IS NOT NULL";

@@ -199,6 +199,11 @@ impl Board {
         self.inner().cluster = Some(name.to_owned());
     }
 
+    /// For these standbys a slot is armed on this node, each with the WAL that it keeps, in bytes.
+    pub fn set_armed(&self, retained: &BTreeMap<String, u64>) {
+        self.metrics.armed(retained);
+    }
+
     /// The flow does something else from now on; `detail` says why or what next, for people.
     pub fn set_state(&self, state: RunState, detail: Option<String>) {
         let mut inner = self.inner();

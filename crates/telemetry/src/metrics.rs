@@ -1,5 +1,6 @@
 //! The metrics themselves, in a registry of their own. Every label value that is known exists from the start.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -55,6 +56,7 @@ pub struct Metrics {
     reading_paused: Counter,
     slot_retained: GaugeVec,
     slot_safe: GaugeVec,
+    armed_retained: GaugeVec,
     slot_wal_status: GaugeVec,
     reconnects: IntCounterVec,
     errors: IntCounterVec,
@@ -121,6 +123,7 @@ impl Metrics {
             streamed_bytes: IntGauge::with_opts(opts(names::STREAMED_BYTES))?,
             reading_paused: Counter::with_opts(opts(names::READING_PAUSED))?,
             slot_retained: gauges(names::SLOT_RETAINED, &[])?,
+            armed_retained: gauges(names::ARMED_RETAINED, &["standby"])?,
             slot_safe: gauges(names::SLOT_SAFE, &[])?,
             slot_wal_status: gauges(names::SLOT_WAL_STATUS, &["status"])?,
             reconnects: counters(names::RECONNECTS, "side")?,
@@ -177,6 +180,7 @@ impl Metrics {
         register(Box::new(self.streamed_bytes.clone()))?;
         register(Box::new(self.reading_paused.clone()))?;
         register(Box::new(self.slot_retained.clone()))?;
+        register(Box::new(self.armed_retained.clone()))?;
         register(Box::new(self.slot_safe.clone()))?;
         register(Box::new(self.slot_wal_status.clone()))?;
         register(Box::new(self.reconnects.clone()))?;
@@ -336,6 +340,14 @@ impl Metrics {
         #[expect(clippy::cast_precision_loss, reason = "a time in seconds, to the microsecond")]
         self.last_verified.set(at_unix_us.unwrap_or(0) as f64 / 1e6);
         set_if_known(&self.verify_differences, &[], differences);
+    }
+
+    /// For these standbys a slot is armed on this node, each with the WAL that it keeps, in bytes.
+    pub fn armed(&self, retained: &BTreeMap<String, u64>) {
+        self.armed_retained.reset();
+        for (standby, bytes) in retained {
+            self.armed_retained.with_label_values(&[standby]).set(float(*bytes));
+        }
     }
 
     /// So many errors are written down on the target; `None`: that is not known.

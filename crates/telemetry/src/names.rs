@@ -59,6 +59,8 @@ metrics! {
         "WAL that can still be written on the source before the slot is in danger, in bytes. Absent when there is no limit.";
     SLOT_WAL_STATUS = "relevo_slot_wal_status",
         "1 for the wal_status that the source gives the slot, 0 for the others. Absent while that is not known.";
+    ARMED_RETAINED = "relevo_armed_slot_retained_bytes",
+        "WAL that the slot keeps which this node has armed for another standby, in bytes. Absent when none is armed for it.";
     RECONNECTS = "relevo_reconnects_total",
         "Times that both ends were opened again, by the side that failed.";
     ERRORS = "relevo_errors_total",

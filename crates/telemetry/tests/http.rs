@@ -226,6 +226,7 @@ fn feed(fixture: &Fixture) {
     board.metrics().ahead(true);
     board.set_verified(Some(Timestamp::from_unix_us(1_500_000_000_250_000)), Some(7));
     board.set_queued_errors(3);
+    board.set_armed(&BTreeMap::from([("c".to_owned(), 512), ("d".to_owned(), 0)]));
     board.error(Some(Side::Target), "disk_full", "the target's disk is full");
     board.copied("public.orders", 10, 1000);
     board.set_slot(Some(SlotStatus {
@@ -262,6 +263,7 @@ async fn metrics_follow_the_board() {
         ("relevo_transactions_ahead_total{result=\"taken_back\"}", 0.0),
         ("relevo_buffer_bytes", 4096.0),
         ("relevo_errors_waiting", 3.0),
+        ("relevo_armed_slot_retained_bytes{standby=\"c\"}", 512.0),
         ("relevo_slot_wal_status{status=\"reserved\"}", 1.0),
         ("relevo_slot_wal_status{status=\"lost\"}", 0.0),
         ("relevo_last_verified_timestamp_seconds", 1_500_000_000.25),
@@ -280,11 +282,13 @@ async fn metrics_follow_the_board() {
     assert!(!samples.contains_key("relevo_slot_safe_wal_bytes"), "there is no limit");
 
     fixture.board.set_slot(None);
+    fixture.board.set_armed(&BTreeMap::from([("d".to_owned(), 0)]));
     fixture.wait(60);
     let (samples, _) = parse(&fixture.get("/metrics").await.body);
     assert_sample(&samples, "relevo_replication_lag_seconds", 62.0);
     assert_sample(&samples, "relevo_replication_lag_bytes{stage=\"applied\"}", 2000.0);
     assert!(!samples.contains_key("relevo_slot_retained_wal_bytes"), "it cannot be known any more");
+    assert!(!samples.contains_key("relevo_armed_slot_retained_bytes{standby=\"c\"}"), "it was dropped");
 }
 
 #[tokio::test]

@@ -430,6 +430,11 @@ impl CopyObserver for FlowBoard {
 }
 
 impl FlowBoard {
+    /// For these standbys a slot is armed here, each with the WAL that it keeps, in bytes.
+    pub fn armed(&self, retained: &BTreeMap<String, u64>) {
+        self.board.set_armed(retained);
+    }
+
     /// The copy is over, one way or the other.
     pub fn copy_ended(&self) {
         self.board.set_copy_phase(None);

@@ -108,7 +108,7 @@ pub async fn live(
     let eyes = Eyes::open(&place.cluster, &watching);
     let handover = place.file.handover(None, None)?;
     hooks::watch(&place.cluster, &place.me, handover.hooks, &watching);
-    armed::keep(&place.cluster, &place.me, handover.armed_wal_bytes, &watching);
+    armed::keep(&place.cluster, &place.me, handover.armed_wal_bytes, board, &watching);
     let mut life = Life {
         place,
         board,

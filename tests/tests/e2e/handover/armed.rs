@@ -36,6 +36,13 @@ async fn up(versions: &[Version]) -> (Nodes, BTreeMap<String, Relevo>) {
     for (on, follower) in [("b", "c"), ("c", "b")] {
         armed(&nodes, on, follower).await;
         nodes.caught_up("a", on).await;
+        let kept = async || {
+            relevos[on].metrics().await.sum("relevo_armed_slot_retained_bytes", &[("standby", follower)])
+        };
+        wait_until("what it keeps is a metric", PATIENCE, async || {
+            kept().await.is_some_and(|bytes| bytes >= 0.0)
+        })
+        .await;
     }
     (nodes, relevos)
 }
