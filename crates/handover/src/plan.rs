@@ -564,9 +564,9 @@ pub fn may_follow(node: &str, seen: &Seen, primary: &str, handover: &HandoverRec
         Some(&flow.source.system_id) == handover.old_system_id.as_ref()
             && flow.complete
             && flow.applied >= old_lsn
-            && flow
-                .commit_lsn
-                .is_none_or(|commit| commit < old_lsn || handover.kind == HandoverKind::Switchover)
+            && (handover.kind == HandoverKind::Switchover
+                // Without a commit since its rows were copied, nobody knows what came in before them.
+                || flow.commit_lsn.map_or(flow.applied == old_lsn, |commit| commit < old_lsn))
     })
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use relevo_model::{SourceIdentity, SourceLsn, Timestamp};
 use relevo_state::{HandoverKind, HandoverRecord, HandoverState, HookState, NodeRecord};
 
-use super::{Plan, Refusal, Step, failover, next_epoch, rejoin, switchover};
+use super::{Plan, Refusal, Step, failover, may_follow, next_epoch, rejoin, switchover};
 use crate::{FlowSight, Observed, Seen, Sight};
 
 pub(super) fn identity(node: &str) -> SourceIdentity {
@@ -412,4 +412,28 @@ proptest! {
             prop_assert!(!planned || before.contains(&"drain"), "{:?}", plan);
         }
     }
+}
+
+/// A standby that was copied after the new primary's last word from the old one, and to which nothing came since, was taken for
+/// equal; but its rows may hold what the new primary never got.
+#[test]
+fn who_was_copied_behind_the_new_primary_at_a_failover_is_not_taken_for_equal() {
+    let follows = |kind, applied, commit: Option<u64>| {
+        let mut of_c = flow("a", applied);
+        of_c.commit_lsn = commit.map(SourceLsn::new);
+        let c = seen("c", record("c", 1, "a", true), Some(of_c));
+        let by_which = HandoverRecord {
+            old_lsn: Some(SourceLsn::new(950)),
+            old_system_id: Some(identity("a").system_id),
+            new_lsn: Some(SourceLsn::new(5000)),
+            ..HandoverRecord::begun(kind, 2, (Some("a"), "b"), ("test", Timestamp::from_unix_us(0)))
+        };
+        may_follow("c", &c, "b", &by_which)
+    };
+    assert!(!follows(HandoverKind::Failover, 960, None));
+    assert!(follows(HandoverKind::Failover, 950, None));
+    assert!(follows(HandoverKind::Failover, 960, Some(940)), "only a keepalive brought it further");
+    assert!(!follows(HandoverKind::Failover, 960, Some(955)));
+    assert!(!follows(HandoverKind::Failover, 940, Some(930)), "it lacks something");
+    assert!(follows(HandoverKind::Switchover, 960, None), "the old primary was fenced before");
 }
