@@ -2,7 +2,7 @@
 
 use relevo_tests::pair::DATABASE;
 use relevo_tests::relevo::PATIENCE;
-use relevo_tests::{Pair, Version, wait_until, wait_until_some};
+use relevo_tests::{Pair, Relevo, Version, wait_until, wait_until_some};
 
 use crate::tables::{NEW, OLD, ROWS, joined, moved, write};
 
@@ -115,17 +115,23 @@ async fn a_tree_of_partitions_is_added_as_one_table_and_may_be_split_differently
     relevo.terminate();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_relevo_takes_over_while_a_table_is_added() {
-    let pair = Pair::builder(Version::V16, Version::V15).proxied().start().await;
+/// A flow with a Relevo that waits to take it over, and a table that could be added, which takes a while to copy.
+async fn with_a_second(source: Version, target: Version) -> (Pair, Relevo, Relevo) {
+    let pair = Pair::builder(source, target).proxied().start().await;
     pair.source.sql(OLD).await;
     let mut first = pair.relevo().start();
     first.wait_until_streaming().await;
-    let mut second = pair.relevo().start();
+    let second = pair.relevo().start();
     second.wait_for_log("another session applies this flow; waiting until it ends").await;
     pair.sql_on_both(NEW).await;
     pair.source.sql(ROWS).await;
     pair.source.sql("UPDATE new SET note = repeat(note, 30)").await;
+    (pair, first, second)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_relevo_takes_over_while_a_table_is_added() {
+    let (pair, mut first, mut second) = with_a_second(Version::V16, Version::V15).await;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let taken_over = async {
         pair.target_proxy().throttle(Some(2 << 20));
@@ -150,15 +156,7 @@ async fn another_relevo_takes_over_while_a_table_is_added() {
 /// applied what came for rows that were not there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_takes_over_knows_the_tables_that_were_added_before_its_stream_begins() {
-    let pair = Pair::builder(Version::V17, Version::V15).proxied().start().await;
-    pair.source.sql(OLD).await;
-    let mut first = pair.relevo().start();
-    first.wait_until_streaming().await;
-    let mut second = pair.relevo().start();
-    second.wait_for_log("another session applies this flow; waiting until it ends").await;
-    pair.sql_on_both(NEW).await;
-    pair.source.sql(ROWS).await;
-    pair.source.sql("UPDATE new SET note = repeat(note, 30)").await;
+    let (pair, mut first, mut second) = with_a_second(Version::V17, Version::V15).await;
     // The lock of the copy has the inverse key of the only one that is held now.
     let applying = "SELECT ~((classid::bigint << 32) | objid::bigint) FROM pg_locks \
          WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted";
