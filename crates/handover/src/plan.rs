@@ -498,7 +498,7 @@ fn must_be_ready<'s>(
     Ok(flow)
 }
 
-fn same_source(one: &relevo_model::SourceIdentity, other: &relevo_model::SourceIdentity) -> bool {
+pub(crate) fn same_source(one: &relevo_model::SourceIdentity, other: &relevo_model::SourceIdentity) -> bool {
     (&one.system_id, &one.database) == (&other.system_id, &other.database)
 }
 

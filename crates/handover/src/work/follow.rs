@@ -8,7 +8,7 @@ use tracing::info;
 use super::Run;
 use super::lacking::{Ends, Refused};
 use crate::observe::{Seen, connect, see};
-use crate::plan::{may_follow, may_go_on, may_lack};
+use crate::plan::{may_follow, may_go_on, may_lack, same_source};
 use crate::{Cluster, HandoverError};
 
 /// Whom to follow, and from where.
@@ -56,13 +56,20 @@ async fn follow(
         let found = format!("primary is {} since epoch {}", known.primary, known.epoch);
         return Err(HandoverError::Overtaken { node: node.to_owned(), found });
     }
-    if let Some((source, has)) = lead.if_at {
-        state::hold_progress(&**session, &flow).await.map_err(failed())?;
-        let stored = state::progress(&**session, &flow).await.map_err(failed())?;
-        if stored.is_none_or(|stored| stored.source != *source || stored.progress.applied != has) {
-            session.batch_execute("ROLLBACK").await.map_err(error())?;
-            return Ok(false);
-        }
+    state::hold_progress(&**session, &flow).await.map_err(failed())?;
+    let stored = state::progress(&**session, &flow).await.map_err(failed())?;
+    let knows =
+        known.as_ref().is_some_and(|known| known.epoch == lead.epoch && known.primary == lead.primary);
+    if knows && stored.as_ref().is_some_and(|stored| same_source(&stored.source, lead.identity)) {
+        // The command and the Relevo beside the node both do it. Whoever comes second must not set the progress back.
+        session.batch_execute("ROLLBACK").await.map_err(error())?;
+        return Ok(true);
+    }
+    if let Some((source, has)) = lead.if_at
+        && stored.is_none_or(|stored| stored.source != *source || stored.progress.applied != has)
+    {
+        session.batch_execute("ROLLBACK").await.map_err(error())?;
+        return Ok(false);
     }
     let from = (lead.identity, lead.from);
     match adopt {

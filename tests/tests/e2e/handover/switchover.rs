@@ -1,7 +1,7 @@
 //! The planned hand-over.
 
 use relevo_tests::relevo::PATIENCE;
-use relevo_tests::{Nodes, Version, wait_until};
+use relevo_tests::{Nodes, Relevo, Version, wait_until};
 
 use super::{SCHEMA, refuses_writes, stubborn, writable};
 
@@ -168,4 +168,37 @@ async fn what_would_not_be_safe_is_refused_with_what_to_do() {
     relevo.terminate();
     let refused = nodes.run(&["switchover", "--to", "b"], 3).await;
     assert!(refused.stderr.contains("no Relevo applies"), "{}", refused.stderr);
+}
+
+/// The command and the Relevo beside the old primary both let it follow. Whoever came second set the progress back to where the new
+/// primary took the role, and what had been confirmed to the slot meanwhile was lost.
+#[tokio::test]
+async fn the_old_primary_is_let_follow_once_although_two_are_at_it() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V16, Version::V17], SCHEMA).await;
+    nodes
+        .sql(
+            "a",
+            "CREATE TABLE public.followed (application text);
+             CREATE FUNCTION public.note_follow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO public.followed VALUES (current_setting('application_name')); RETURN NULL; END $$;
+             CREATE TRIGGER note_follow AFTER INSERT OR UPDATE ON relevo.progress
+                 FOR EACH ROW EXECUTE FUNCTION public.note_follow();
+             ALTER TABLE relevo.progress ENABLE ALWAYS TRIGGER note_follow",
+        )
+        .await;
+    // Nobody can let a follow before this is given free.
+    let in_the_way = nodes.node("a").connect("shop").await;
+    in_the_way.sql("BEGIN READ WRITE; LOCK TABLE relevo.progress IN SHARE MODE").await;
+    let switched = nodes.run(&["switchover", "--to", "b"], 0);
+    let both = async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        wait_until("both wait", PATIENCE, async || nodes.node("a").value::<i64>(waits).await >= 2).await;
+        in_the_way.sql("COMMIT").await;
+    };
+    tokio::join!(switched, both);
+    nodes.sql("b", "INSERT INTO purchase (who) VALUES ('on b')").await;
+    nodes.settle("b", "a").await;
+    let followed = "SELECT count(*) FROM public.followed WHERE application <> 'relevo_shop_a'";
+    assert_eq!(nodes.node("a").value::<i64>(followed).await, 1);
+    relevos.values_mut().for_each(Relevo::terminate);
 }
