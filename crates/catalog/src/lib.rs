@@ -31,4 +31,4 @@ pub use published::{PublishedTable, published};
 pub use selection::{Pattern, Selection, SelectionError};
 pub use sequence::{SequenceInfo, SequenceValue, sequences};
 pub use server::{Extension, ManagedBy, ServerFacts, server};
-pub use table::{ColumnIdentity, ColumnInfo, Generated, TableInfo, TableKind, table, tables, user_tables};
+pub use table::{ColumnIdentity, ColumnInfo, Generated, TableInfo, TableKind, tables, user_tables};

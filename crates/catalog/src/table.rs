@@ -120,16 +120,8 @@ impl TableInfo {
     }
 }
 
-/// One table, whatever its persistence and whoever it belongs to; `None` when there is no ordinary or
-/// partitioned table of that name.
-///
-/// # Errors
-/// When a catalog cannot be read.
-pub async fn table(client: &Client, name: &TableName) -> Result<Option<TableInfo>, CatalogError> {
-    Ok(tables(client, std::slice::from_ref(name)).await?.pop())
-}
-
-/// Those of the named tables that exist, in the order of their names. The number of round trips does not depend
+/// Those of the named ordinary and partitioned tables that exist, whatever their persistence and whoever they belong to, in the
+/// order of their names. The number of round trips does not depend
 /// on how many are asked for.
 ///
 /// # Errors
