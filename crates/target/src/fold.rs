@@ -2,9 +2,9 @@
 //!
 //! A row is named by the text of its identity columns: the source's unique key allows no two living rows with the same
 //! text, and it sends the old key whenever a byte of it changes. The net changes have the effect of the changes in
-//! their order, provided that the deletes go first, then the updates, then the inserts; where a unique key of the target
-//! does not allow this order it says so, and nothing is wrong in silence. Pure. What may not enter: SQL, and the
-//! question which tables may be folded.
+//! their order, provided that the deletes go first, then the updates, then what moves, one after the other as it did, then
+//! the inserts; where a unique key of the target does not allow this order it says so, and nothing is wrong in silence.
+//! Pure. What may not enter: SQL, and the question which tables may be folded.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -102,9 +102,20 @@ pub(crate) enum Net<'a> {
     /// The row stays under its key. Unchanged cells are those that nobody sent.
     Update(Key<'a>, Cells<'a>),
     /// The row gets another key.
-    Move(Key<'a>, Cells<'a>),
+    Move(Key<'a>, Cells<'a>, Way),
     /// A row that was not there.
     Insert(Cells<'a>),
+}
+
+/// When a row that got another key left its own and came to its last, by the numbers of the changes.
+///
+/// A move may take a key that another has left, and on a target that has lost a row nothing is in the way of its coming too
+/// early: whoever leaves that key then is the wrong one. So moves may be done whole, in this order, only if none begins
+/// before the one in front of it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) left: usize,
+    pub(crate) entered: usize,
 }
 
 /// The net changes of one table.
@@ -131,6 +142,8 @@ struct Entry<'a> {
     key: Key<'a>,
     /// It came to its key by one of the changes.
     entered: bool,
+    /// From its key before them; the first and the last that it got by an update.
+    way: Option<Way>,
 }
 
 /// Folds the changes of one table.
@@ -141,16 +154,19 @@ pub(crate) struct Fold<'a> {
     /// The living rows.
     living: HashMap<Key<'a>, usize>,
     left: Vec<Key<'a>>,
+    /// How many changes were added.
+    changes: usize,
 }
 
 impl<'a> Fold<'a> {
     /// A fold for rows of `width` cells with these identity columns.
     pub(crate) fn new(identity: &'a [usize], width: usize) -> Self {
-        Self { identity, width, entries: Vec::new(), living: HashMap::new(), left: Vec::new() }
+        Self { identity, width, entries: Vec::new(), living: HashMap::new(), left: Vec::new(), changes: 0 }
     }
 
     /// Adds the next change of the table.
     pub(crate) fn add(&mut self, change: &'a Change) -> Result<(), Unfoldable> {
+        self.changes += 1;
         match change {
             Change::Insert { new, .. } => self.insert(new),
             Change::Update { relation, old, new } => {
@@ -178,7 +194,7 @@ impl<'a> Fold<'a> {
         if new.0.contains(&Cell::Unchanged) {
             return Err(Unfoldable);
         }
-        let entry = Entry { before: None, now: Some(Cells::Sent(new)), key, entered: true };
+        let entry = Entry { before: None, now: Some(Cells::Sent(new)), key, entered: true, way: None };
         // Over a living row it is a conflict, which the target will find.
         self.living.insert(key, self.entries.len());
         self.entries.push(entry);
@@ -195,9 +211,13 @@ impl<'a> Fold<'a> {
             Some(at) => *at,
             None => {
                 // Not seen before: it is on the target, with what this change does not say.
-                let entry =
-                    Entry { before: Some(from), now: Some(Cells::Sent(new)), key: from, entered: false };
-                self.entries.push(entry);
+                self.entries.push(Entry {
+                    before: Some(from),
+                    now: Some(Cells::Sent(new)),
+                    key: from,
+                    entered: false,
+                    way: None,
+                });
                 self.entries.len() - 1
             }
         };
@@ -211,6 +231,8 @@ impl<'a> Fold<'a> {
                 self.left.push(from);
             }
             (entry.key, entry.entered) = (key, true);
+            let left = entry.way.map_or(self.changes, |way| way.left);
+            entry.way = Some(Way { left, entered: self.changes });
         }
         self.living.insert(key, at);
         Ok(())
@@ -226,7 +248,7 @@ impl<'a> Fold<'a> {
                     self.left.push(key);
                 }
             }
-            None => self.entries.push(Entry { before: Some(key), now: None, key, entered: false }),
+            None => self.entries.push(Entry { before: Some(key), now: None, key, entered: false, way: None }),
         }
         Ok(())
     }
@@ -238,8 +260,10 @@ impl<'a> Fold<'a> {
             (None, None) => None,
             (None, Some(now)) => Some(Net::Insert(now)),
             (Some(before), None) => Some(Net::Delete(before)),
-            (Some(before), Some(now)) if before == entry.key => Some(Net::Update(before, now)),
-            (Some(before), Some(now)) => Some(Net::Move(before, now)),
+            (Some(before), Some(now)) => match entry.way.filter(|_| before != entry.key) {
+                Some(way) => Some(Net::Move(before, now, way)),
+                None => Some(Net::Update(before, now)),
+            },
         });
         let nets = nets.collect();
         let vacant = left.into_iter().filter(|key| !living.contains_key(key)).collect();

@@ -135,7 +135,7 @@ fn apply(nets: &Nets<'_>, table: &mut Table) {
                 let have = table.get_mut(&key_of(key.row())).expect("the row is there");
                 *have = overlay(*have, cells);
             }
-            Net::Move(key, cells) => {
+            Net::Move(key, cells, _) => {
                 let have = table.remove(&key_of(key.row())).expect("the row is there");
                 moved.push((new_key(cells), overlay(have, cells)));
             }
@@ -244,4 +244,23 @@ fn a_key_without_text_does_not_fold() {
     assert_eq!(fold.add(&change), Err(Unfoldable));
     let truncate = Change::Truncate { relations: Vec::new(), cascade: false, restart_identity: false };
     assert_eq!(fold.add(&truncate), Err(Unfoldable));
+}
+
+#[test]
+fn a_move_knows_its_first_and_its_last_change() {
+    let changes = [
+        update(Some((0, 1)), (0, 9), text(1)),
+        update(Some((0, 2)), (0, 1), text(2)),
+        update(None, (0, 1), text(2)),
+        update(Some((0, 9)), (0, 2), text(1)),
+    ];
+    let ways: Vec<_> = nets(&changes)
+        .nets
+        .iter()
+        .map(|net| match net {
+            Net::Move(_, _, way) => (way.left, way.entered),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ways, [(1, 4), (2, 2)]);
 }

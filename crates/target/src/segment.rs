@@ -14,7 +14,7 @@ use relevo_model::{Cell, Change, OldRow, Relation, Row};
 
 use crate::blame::Item;
 use crate::copy;
-use crate::fold::{Cells, Fold, Key, Net};
+use crate::fold::{Cells, Fold, Key, Net, Way};
 use crate::known::same;
 use crate::mapping::TableMap;
 use crate::record::Records;
@@ -153,7 +153,7 @@ fn folded<'a>(map: &TableMap, items: &[Item<'a>], staged: Staged) -> Option<Vec<
     let mut groups = Groups::new(map);
     nets.nets.into_iter().for_each(|net| groups.add(net));
     groups.vacant = nets.vacant;
-    Some(groups.steps(staged))
+    groups.puts_moves_in_order().then(|| groups.steps(staged))
 }
 
 /// The net changes of a table by the statements that do them.
@@ -166,7 +166,8 @@ struct Groups<'m, 'a> {
     /// Where in `updates` those are that set everything.
     whole: Option<usize>,
     inserts: Vec<Cells<'a>>,
-    /// What goes as a statement of its own whatever the number.
+    /// What goes as a statement of its own whatever the number: rows that move, and behind them large ones.
+    moves: Vec<(Way, Change)>,
     single: Vec<Change>,
     vacant: Vec<Key<'a>>,
 }
@@ -180,6 +181,7 @@ impl<'m, 'a> Groups<'m, 'a> {
             updates: Vec::new(),
             whole: None,
             inserts: Vec::new(),
+            moves: Vec::new(),
             single: Vec::new(),
             vacant: Vec::new(),
         }
@@ -191,11 +193,11 @@ impl<'m, 'a> Groups<'m, 'a> {
             Net::Insert(cells) if is_large(&cells) => self.single.push(insert(self.map, &cells)),
             Net::Insert(cells) => self.inserts.push(cells),
             // Whatever else moves, a key that was given up is free once all deletes are done.
-            Net::Move(key, cells) if self.fills_rows && !is_large(&cells) && is_whole(&cells) => {
+            Net::Move(key, cells, _) if self.fills_rows && !is_large(&cells) && is_whole(&cells) => {
                 self.deletes.push(key);
                 self.inserts.push(cells);
             }
-            Net::Move(key, cells) => self.single.push(update(self.map, Some(key), &cells)),
+            Net::Move(key, cells, way) => self.moves.push((way, update(self.map, Some(key), &cells))),
             Net::Update(_, cells) => self.update(cells),
         }
     }
@@ -228,9 +230,15 @@ impl<'m, 'a> Groups<'m, 'a> {
         self.updates[at].1.push(cells);
     }
 
-    /// Deletes, then updates, then inserts: what is given up is free before it is taken.
+    /// Whether the rows that move can do so one after the other, each by all of its way at once.
+    fn puts_moves_in_order(&mut self) -> bool {
+        self.moves.sort_unstable_by_key(|(way, _)| way.left);
+        self.moves.is_sorted_by(|(before, _), (next, _)| before.entered < next.left)
+    }
+
+    /// Deletes, then updates, then moves, then inserts: what is given up is free before it is taken.
     fn steps<'s>(self, staged: Staged) -> Vec<Step<'s>> {
-        let Self { map, deletes, updates, inserts, single, vacant, .. } = self;
+        let Self { map, deletes, updates, inserts, moves, single, vacant, .. } = self;
         let partitioned = map.table.kind == TableKind::Partitioned;
         let from = if partitioned { SET_FROM_ROWS_PARTITIONED } else { SET_FROM_ROWS };
         let mut steps = Vec::new();
@@ -254,7 +262,7 @@ impl<'m, 'a> Groups<'m, 'a> {
                 steps.extend(rows.iter().map(|cells| Step::Row(update(map, None, cells))));
             }
         }
-        steps.extend(single.into_iter().map(Step::Row));
+        steps.extend(moves.into_iter().map(|(_, change)| change).chain(single).map(Step::Row));
         if inserts.len() >= SET_FROM_ROWS {
             let expected = inserts.len() as u64;
             steps.push(Step::Copy { chunks: copy(inserts.iter().map(Cells::iter)), expected });

@@ -1,6 +1,7 @@
 //! Histories: what a source does with its rows, as the changes that it sends, cut into batches.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,11 +25,25 @@ pub struct Case {
 }
 
 /// A table at the beginning.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Start {
     pub design: usize,
     on_source: Vec<Values>,
     pub on_target: Vec<Values>,
+}
+
+/// Long values by their beginnings: a failed case should fit on a page.
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cell = |cell: &Option<String>| match cell {
+            Some(text) => format!("{:.12}", text.escape_debug().to_string()),
+            None => "NULL".into(),
+        };
+        let row = |row: &Values| row.iter().map(cell).collect::<Vec<_>>().join("|");
+        let rows = |rows: &[Values]| rows.iter().map(row).collect::<Vec<_>>().join("  ");
+        let (source, target) = (rows(&self.on_source), rows(&self.on_target));
+        write!(f, "d{}; on the source: {source}; on the target: {target}", self.design)
+    }
 }
 
 /// What the source does next, if it can.
