@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use relevo_handover::plan::{failover, rejoin, switchover};
 use relevo_handover::{
-    Cluster, Done, HandoverError, Hooks, Observed, Plan, Refusal, Sight, Step, Work, init as init_nodes,
-    observe,
+    Claims, Cluster, Done, HandoverError, Hooks, Observed, Plan, Refusal, Sight, Step, Work,
+    init as init_nodes, observe, observe_alone,
 };
 use serde::Serialize;
 
@@ -68,9 +68,10 @@ struct SalvageDocument {
 
 fn from_handover(error: &HandoverError) -> CliError {
     let ended = match error {
-        HandoverError::Refused(_) | HandoverError::Overtaken { .. } | HandoverError::PrimaryLives { .. } => {
-            CliError::refused(chain(error))
-        }
+        HandoverError::Refused(_)
+        | HandoverError::Overtaken { .. }
+        | HandoverError::UnderWay { .. }
+        | HandoverError::PrimaryLives { .. } => CliError::refused(chain(error)),
         _ => CliError::failed(chain(error)),
     };
     ended.of_kind(error.kind())
@@ -137,7 +138,7 @@ fn known_primary(observed: &Observed) -> Result<Option<(String, u64)>, CliError>
 pub async fn switchover_to(args: &SwitchoverArgs, file: &File) -> Result<(), CliError> {
     let cluster = file.cluster()?;
     let settings = file.handover(args.max_pause, None)?;
-    let observed = observe(&cluster).await;
+    let (observed, _claims) = look(&cluster, &args.handover).await?;
     let plan = switchover(&observed, &args.to);
     carry_out(&cluster, settings, &args.handover, &observed, plan).await
 }
@@ -149,7 +150,7 @@ pub async fn switchover_to(args: &SwitchoverArgs, file: &File) -> Result<(), Cli
 pub async fn failover_to(args: &FailoverArgs, file: &File) -> Result<(), CliError> {
     let cluster = file.cluster()?;
     let settings = file.handover(None, None)?;
-    let observed = observe(&cluster).await;
+    let (observed, _claims) = look(&cluster, &args.handover).await?;
     let plan = failover(&observed, &args.to, args.force);
     carry_out(&cluster, settings, &args.handover, &observed, plan).await
 }
@@ -161,9 +162,18 @@ pub async fn failover_to(args: &FailoverArgs, file: &File) -> Result<(), CliErro
 pub async fn rejoin_node(args: &RejoinArgs, file: &File) -> Result<(), CliError> {
     let cluster = file.cluster()?;
     let settings = file.handover(None, args.salvage.clone())?;
-    let observed = observe(&cluster).await;
+    let (observed, _claims) = look(&cluster, &args.handover).await?;
     let plan = rejoin(&observed, &args.node);
     carry_out(&cluster, settings, &args.handover, &observed, plan).await
+}
+
+/// Looks at every node, and keeps other commands away from them until the end of this one, unless it is a rehearsal.
+async fn look(cluster: &Cluster, args: &HandoverArgs) -> Result<(Observed, Option<Claims>), CliError> {
+    if args.dry_run {
+        return Ok((observe(cluster).await, None));
+    }
+    let (observed, claims) = observe_alone(cluster).await.map_err(|error| from_handover(&error))?;
+    Ok((observed, Some(claims)))
 }
 
 /// Shows the plan and, unless it is a rehearsal, takes its steps.

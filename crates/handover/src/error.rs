@@ -141,6 +141,18 @@ pub enum HandoverError {
         /// What was found.
         found: String,
     },
+    /// Another command is at work.
+    #[error(
+        "another hand-over command is at work, it holds node {node} ({holder}): wait until it has ended, and type the command \
+         again if it is still needed. One whose terminal is lost ends by itself within half a minute, or at once by SELECT \
+         pg_terminate_backend(PID) on {node}"
+    )]
+    UnderWay {
+        /// Where it was met.
+        node: String,
+        /// Whose session.
+        holder: String,
+    },
     /// Both sides could not be compared or made equal.
     #[error("node {node}: {source}")]
     Verify {
@@ -183,6 +195,7 @@ impl HandoverError {
             Self::NotTakenBack { .. } => "not_taken_back",
             Self::PrimaryLives { .. } => "primary_lives",
             Self::Overtaken { .. } => "role_moved",
+            Self::UnderWay { .. } => "handover_under_way",
             Self::Verify { source, .. } => source.kind(),
             Self::File { .. } => "file",
             Self::Name(_) => "node_name",

@@ -198,8 +198,10 @@ impl Place<'_> {
         let begin = format!("BEGIN; SET LOCAL lock_timeout = '{}ms'", wait.as_millis().max(1));
         self.client.batch_execute(&begin).await.map_err(self.error("beginning the fence"))?;
         let known = state::hold_node(&**self.client).await.map_err(HandoverError::state(self.node))?;
-        if let Some(found) = known.filter(|found| found.epoch > role.epoch) {
-            let found = format!("epoch {}, primary {}", found.epoch, found.primary);
+        // What it was taken for may have changed while others were waited for.
+        if let Some(found) = known.filter(|found| found.epoch != role.epoch || found.primary != role.primary)
+        {
+            let found = format!("primary is {} since epoch {}", found.primary, found.epoch);
             return Err(HandoverError::Overtaken { node: self.node.to_owned(), found });
         }
         let mut locked = 0;

@@ -5,6 +5,7 @@
 //! after an interruption gets the plan for what is left. What may not enter: how rows are applied.
 
 mod armed;
+mod claims;
 mod error;
 mod guard;
 mod hooks;
@@ -19,6 +20,7 @@ mod watch;
 mod work;
 
 pub use armed::Arming;
+pub use claims::{Claims, observe_alone};
 pub use error::HandoverError;
 pub use guard::{cover, fence_stale};
 pub use hooks::{Hooks, run_due_hooks};

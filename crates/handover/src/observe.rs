@@ -15,7 +15,7 @@ use crate::role::Claim;
 use crate::{Cluster, HandoverError, guard, sql};
 
 /// A node that says nothing for so long counts as one that cannot be reached.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const LOCK_TIMEOUT: &str = "10s";
 
 /// A node as it was seen.
@@ -114,6 +114,15 @@ impl Observed {
 
 /// A session for the work of a hand-over. Ordinary triggers and rules do not stand in its way.
 pub(crate) async fn connect(cluster: &Cluster, node: &str) -> Result<SqlSession, HandoverError> {
+    connect_with(cluster, node, &[]).await
+}
+
+/// The same with more settings.
+pub(crate) async fn connect_with(
+    cluster: &Cluster,
+    node: &str,
+    more: &[(&str, &str)],
+) -> Result<SqlSession, HandoverError> {
     let Some(conf) = cluster.nodes.get(node) else {
         // Whoever asks has looked the name up.
         return Err(HandoverError::Waited(format!("the configuration names no node {node}")));
@@ -122,6 +131,7 @@ pub(crate) async fn connect(cluster: &Cluster, node: &str) -> Result<SqlSession,
     let settings = SessionSettings::for_values("relevo_handover")
         .with("synchronous_commit", "local")
         .with("lock_timeout", LOCK_TIMEOUT);
+    let settings = more.iter().fold(settings, |settings, (name, value)| settings.with(name, value));
     let dialed = timeout(ANSWER_LIMIT, connect_sql(&conf.info, Side::Source, &settings)).await;
     let session = dialed
         .map_err(|_| HandoverError::Waited(format!("node {node} does not answer")))?

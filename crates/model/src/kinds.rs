@@ -5,7 +5,7 @@
 //! and docs/errors.md explains each. `tests/tests/architecture.rs` holds the three against each other.
 
 /// Every kind, sorted.
-pub const KINDS: [&str; 222] = [
+pub const KINDS: [&str; 223] = [
     "ambiguous_flow",
     "authentication",
     "cannot_fence",
@@ -59,6 +59,7 @@ pub const KINDS: [&str; 222] = [
     "foreign_tables",
     "generated_column",
     "guard_right",
+    "handover_under_way",
     "handover_waits",
     "held",
     "http_file",

@@ -40,6 +40,8 @@ pub enum FlowLock {
     Ahead,
     /// Making or dropping what this flow would read from on a node that may become the primary: one session on that node.
     Arm,
+    /// Working on a hand-over in which the node takes part that this flow leads into: one session on that node.
+    Handover,
 }
 
 impl FlowLock {
@@ -54,6 +56,7 @@ impl FlowLock {
             Self::Hooks => name.lock_key().rotate_left(16),
             Self::Ahead => !name.lock_key().rotate_left(16),
             Self::Arm => name.lock_key().rotate_left(48),
+            Self::Handover => !name.lock_key().rotate_left(48),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use relevo_catalog::Selection;
 use relevo_model::SourceLsn;
 use relevo_snapshot::{SequenceMode, Sequences};
-use relevo_state::{self as state, Hook, RoleNote};
+use relevo_state::{self as state, HandoverKind, Hook, NodeRecord, RoleNote};
 use tracing::info;
 
 use super::{LOOK, Run, until};
@@ -27,11 +27,15 @@ const SEQUENCE_MARGIN: i64 = 10_000;
 impl Run<'_> {
     pub(super) async fn fence(&mut self, node: &str, promised_to: Option<&str>) -> Result<(), HandoverError> {
         let seen = self.see(node).await?;
-        let Some(record) = seen.record else {
-            return Err(HandoverError::Overtaken {
-                node: node.to_owned(),
-                found: "it knows no role".to_owned(),
-            });
+        // A node that follows another by now is closed already, and that would count as a fence of its own. One that has lost its
+        // memory may be fenced by force.
+        let may = |record: &NodeRecord| self.plan.kind != HandoverKind::Switchover || record.primary == node;
+        let Some(record) = seen.record.clone().filter(may) else {
+            let found = seen.record.map_or_else(
+                || "it knows no role".to_owned(),
+                |record| format!("primary is {} since epoch {}", record.primary, record.epoch),
+            );
+            return Err(HandoverError::Overtaken { node: node.to_owned(), found });
         };
         // Due before it stands, so that whoever is killed behind it has not kept it for himself. While we hold the lock nobody
         // else tells of a fence that is only about to stand.

@@ -202,3 +202,40 @@ async fn the_old_primary_is_let_follow_once_although_two_are_at_it() {
     assert_eq!(nodes.node("a").value::<i64>(followed).await, 1);
     relevos.values_mut().for_each(Relevo::terminate);
 }
+
+/// Two people, one incident. The second command had looked before the first gave the role to b, and went on by what it had seen:
+/// it took the closed old primary for one that it had fenced itself, and gave the role to c although b had it and took writes.
+#[tokio::test]
+async fn a_second_command_does_nothing_while_another_is_at_work() {
+    let (nodes, mut relevos) = Nodes::up(&[Version::V16, Version::V17, Version::V15], SCHEMA).await;
+    // A slot on c is made only once this has ended.
+    let in_the_way = nodes.node("c").connect("shop").await;
+    in_the_way
+        .sql("SET session_replication_role = replica; BEGIN READ WRITE; CREATE TEMP TABLE t (n int)")
+        .await;
+    let first = nodes.run(&["switchover", "--to", "c"], 0);
+    let others = async {
+        let held = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_create_logical_replication_slot%' \
+                    AND wait_event_type = 'Lock' AND application_name = 'relevo_handover'";
+        wait_until("it is at work", PATIENCE, async || nodes.node("c").value::<i64>(held).await == 1).await;
+        // A rehearsal changes nothing.
+        assert!(nodes.steps(&["switchover", "--to", "b"]).await.contains(&"promote".to_owned()));
+        let commands = [["switchover", "--to", "b"], ["failover", "--to", "b"], ["rejoin", "b", "--json"]];
+        let [one, two, three] = commands.each_ref().map(|arguments| nodes.run(arguments, 3));
+        let refused = tokio::join!(one, two, three);
+        for refused in [refused.0, refused.1, refused.2] {
+            assert!(refused.stderr.contains("another hand-over command is at work"), "{}", refused.stderr);
+            assert!(refused.stderr.contains("(pid "), "{}", refused.stderr);
+        }
+        in_the_way.sql("COMMIT").await;
+    };
+    tokio::join!(first, others);
+    assert!(writable(&nodes, "c").await && !writable(&nodes, "a").await && !writable(&nodes, "b").await);
+    nodes.sql("c", "INSERT INTO purchase (who) VALUES ('on c')").await;
+    nodes.settle("c", "a").await;
+    nodes.settle("c", "b").await;
+    // Whoever is killed is not at work any more.
+    nodes.run(&["switchover", "--to", "b"], 0).await;
+    nodes.settle("b", "c").await;
+    relevos.values_mut().for_each(Relevo::terminate);
+}
