@@ -25,6 +25,22 @@ pub(crate) use lack::{may_go_on, may_lack};
 pub use rejoin::rejoin;
 pub use switchover::switchover;
 
+/// What a former primary has from the one before it, and the present one never had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inherited {
+    /// Nothing.
+    Nothing,
+    /// All that it applied behind the position that is given, and before it got the role, at this LSN of its own.
+    Before(SourceLsn),
+    /// What another server committed.
+    Of {
+        /// System identifier of that server.
+        system_id: String,
+        /// From which LSN of that server on.
+        from: SourceLsn,
+    },
+}
+
 /// One step. Each can be taken again when it has been taken already, in whole or in part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -116,6 +132,8 @@ pub enum Step {
         reader: String,
         /// All that it has written on its own lies behind this LSN of its own.
         from: SourceLsn,
+        /// What else only it may have.
+        inherited: Inherited,
     },
     /// What the file holds leaves the old primary's tables, and it follows the new primary.
     Undo {
@@ -199,8 +217,14 @@ impl fmt::Display for Step {
                 write!(f, "on {on}: drop the slot that {follower} has read from")
             }
             Self::Unfence { node } => write!(f, "on {node}: accept writes again"),
-            Self::Salvage { node, .. } => {
+            Self::Salvage { node, inherited: Inherited::Nothing, .. } => {
                 write!(f, "on {node}: write what never left it to the salvage file")
+            }
+            Self::Salvage { node, .. } => {
+                write!(
+                    f,
+                    "on {node}: write what never left it, its own and what it had from others, to the salvage file"
+                )
             }
             Self::Undo { node, primary } => {
                 write!(f, "on {node}: take those rows out and follow {primary} from where they parted")

@@ -7,8 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use relevo_catalog::{TableInfo, TableName};
-use relevo_model::{Cell, Change, Relation, ReplicaIdentity, Row, TransactionPart};
+use relevo_model::{
+    AppliedMark, Cell, Change, Relation, ReplicaIdentity, Row, SourceLsn, TransactionPart, is_applied,
+};
 use serde_json::{Map, Value, json};
+
+use crate::plan::Inherited;
 
 /// Rows by table, and tables of which every row counts.
 #[derive(Debug, Default)]
@@ -29,6 +33,63 @@ pub(crate) struct Salvage<W> {
     pub(crate) rows: u64,
     /// The transaction in hand has been begun in the file.
     open: bool,
+}
+
+/// Which of the transactions in a former primary's slot are wanted, where the slot begins before its own writes.
+pub(crate) struct Wanted<'a> {
+    /// From where on it wrote itself; `None`: all that comes is wanted.
+    own_from: Option<SourceLsn>,
+    system_id: &'a str,
+    /// From where on others lack what that server committed.
+    from: SourceLsn,
+    /// What the first one that is wanted says of those before it; `None`: there is none yet.
+    before: Option<SourceLsn>,
+    now: bool,
+}
+
+impl<'a> Wanted<'a> {
+    pub(crate) fn new(from: SourceLsn, inherited: &'a Inherited) -> Self {
+        let (own_from, system_id, lacked) = match inherited {
+            Inherited::Nothing | Inherited::Before(_) => (None, "", SourceLsn::ZERO),
+            Inherited::Of { system_id, from: lacked } => (Some(from), system_id.as_str(), *lacked),
+        };
+        Self { own_from, system_id, from: lacked, before: None, now: true }
+    }
+
+    /// Whether the part is wanted. What was applied and does not say of whom is.
+    pub(crate) fn takes(&mut self, part: &TransactionPart) -> bool {
+        let Some(own_from) = self.own_from.filter(|_| part.first) else { return self.now };
+        let mark = || part.changes.iter().find_map(AppliedMark::of);
+        self.now = match part.changes.first().is_some_and(is_applied).then(mark) {
+            None => part.header.commit_lsn >= own_from,
+            Some(None) => true,
+            Some(Some(mark)) => {
+                let wanted = mark.system_id == self.system_id && mark.last >= self.from;
+                if wanted {
+                    self.before.get_or_insert(mark.after);
+                }
+                wanted
+            }
+        };
+        self.now
+    }
+
+    /// What is in no slot any more, in words.
+    pub(crate) fn gap(&self, node: &str) -> Option<String> {
+        self.own_from?;
+        let from = self.from;
+        match self.before {
+            Some(before) if before < from => None,
+            Some(before) => Some(format!(
+                "what {node} had of the primary before it is in the file from {before} of that one on; what that one committed \
+                 from {from} to there is in no slot of {node} any more"
+            )),
+            None => Some(format!(
+                "what {node} had of the primary before it, committed there from {from} on, is in no slot of {node} any more and \
+                 not in the file"
+            )),
+        }
+    }
 }
 
 impl<W: Write> Salvage<W> {
@@ -204,7 +265,7 @@ fn unchanged<'r>(relation: &'r Relation, row: &Row) -> Vec<&'r str> {
 mod tests {
     use std::sync::Arc;
 
-    use relevo_model::{Column, OldRow, RelationId, SourceLsn, Timestamp, TransactionHeader, Xid};
+    use relevo_model::{Column, OldRow, RelationId, Timestamp, TransactionHeader, Xid};
 
     use super::*;
 
@@ -294,5 +355,37 @@ mod tests {
             salvage.take(&part(vec![insert], (true, true))).unwrap();
             assert!(salvage.touched.whole.contains(&TableName::new("public", "t")), "{identity:?}");
         }
+    }
+
+    #[test]
+    fn of_what_was_applied_only_that_is_wanted_which_the_others_never_had() {
+        let inherited = Inherited::Of { system_id: "7".to_owned(), from: SourceLsn::new(0x50) };
+        let message = |content: String| Change::Message {
+            lsn: SourceLsn::new(1),
+            transactional: true,
+            prefix: "relevo".to_owned(),
+            content: content.into(),
+        };
+        let applied = |system: u32, after: u32, last: u32| {
+            let mark = format!("applied {system} 0/{after:X} 0/{last:X} 0/{last:X}");
+            part(vec![message("applied".to_owned()), message(mark)], (true, false))
+        };
+        let own = part(Vec::new(), (true, true));
+        let rest = || part(Vec::new(), (false, true));
+        let mut wanted = Wanted::new(SourceLsn::new(16), &inherited);
+        assert!(wanted.gap("b").unwrap().contains("not in the file"));
+        for (transaction, is) in
+            [(applied(7, 0x30, 0x40), false), (applied(8, 0x40, 0x60), false), (applied(7, 0x40, 0x50), true)]
+        {
+            assert_eq!((wanted.takes(&transaction), wanted.takes(&rest())), (is, is));
+        }
+        assert_eq!(wanted.gap("b"), None);
+        assert!(wanted.takes(&own), "its own, from where it got the role");
+        assert!(!Wanted::new(SourceLsn::new(17), &inherited).takes(&own));
+        let mut late = Wanted::new(SourceLsn::new(16), &inherited);
+        assert!(late.takes(&applied(7, 0x50, 0x60)));
+        assert!(late.gap("b").unwrap().contains("from 0/50 to there"));
+        let mut all = Wanted::new(SourceLsn::new(17), &Inherited::Nothing);
+        assert!(all.takes(&own) && all.gap("b").is_none());
     }
 }

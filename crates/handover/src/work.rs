@@ -164,7 +164,9 @@ impl Run<'_> {
             Step::Follow { node, primary } => self.follow(node, primary).await,
             Step::Retire { on, follower } => self.retire(on, follower).await,
             Step::Unfence { node } => self.unfence(node).await,
-            Step::Salvage { node, reader, from, .. } => self.salvage(node, reader, *from).await,
+            Step::Salvage { node, reader, from, inherited } => {
+                self.salvage((node, reader), *from, inherited).await
+            }
             Step::Undo { node, primary } => self.undo(node, primary).await,
             Step::Resync { node, primary } => self.resync(node, primary).await,
             Step::Restore { node, primary } => self.restore(node, primary).await,

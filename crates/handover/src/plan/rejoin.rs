@@ -4,8 +4,8 @@ use relevo_model::SourceLsn;
 use relevo_state::{HandoverKind, HandoverRecord, NodeRecord};
 
 use super::{
-    Plan, Refusal, Step, by_which, claim, follows, is_named, may_be_guarded, may_follow, must_see, running,
-    slot,
+    Inherited, Plan, Refusal, Step, by_which, claim, follows, is_named, may_be_guarded, may_follow, must_see,
+    running, slot,
 };
 use crate::{Observed, Seen};
 
@@ -66,14 +66,14 @@ pub fn rejoin(observed: &Observed, node: &str) -> Result<Plan, Refusal> {
     let mut by_what_it_wrote = false;
     if record.primary == node {
         may_be_guarded(seen, &node)?;
-        let (from, reader) = own_writes(observed, (&node, seen, record), new)?;
+        let (from, reader, inherited) = own_writes(observed, (&node, seen, record), new)?;
         // Without the place of its fence nobody knows where its own writes end: whoever set it was interrupted, or is at it.
         if !record.fenced || record.fence_lsn.is_none() {
             plan.steps.push(Step::Fence { node: node.clone(), promised_to: None });
         }
         // Where it was left by the present primary itself, what it wrote since is all that differs.
         by_what_it_wrote = armed && parted(handover, &node, seen) && reader == primary;
-        plan.steps.push(Step::Salvage { node: node.clone(), reader, from });
+        plan.steps.push(Step::Salvage { node: node.clone(), reader, from, inherited });
     } else if !seen.flow.as_ref().is_some_and(|flow| flow.complete) {
         // A standby has no writes of its own; where it stands nobody can say any more.
         return Err(cannot(&node, "not every table had arrived".to_owned(), anew(&node)));
@@ -107,34 +107,54 @@ fn parted(handover: &HandoverRecord, node: &str, seen: &Seen) -> bool {
         && handover.old_system_id.as_ref() == Some(&seen.identity.system_id)
 }
 
-/// Behind which position a former primary's own writes lie, and which slot still has them all.
+/// Behind which position a former primary's own writes lie, which slot still has them all, and what else is only there.
 fn own_writes(
     observed: &Observed,
     (node, seen, record): (&str, &Seen, &NodeRecord),
     new: &Seen,
-) -> Result<(SourceLsn, String), Refusal> {
+) -> Result<(SourceLsn, String, Inherited), Refusal> {
     let left = new.handovers.iter().filter(|handover| {
         handover.epoch > record.epoch && handover.new_lsn.is_some() && parted(handover, node, seen)
     });
     // Whoever took over from it had all before that; or else it has written since it got the role itself.
     let from = left.filter_map(|handover| Some((handover.old_lsn?, Some(handover.to.as_str())))).min();
-    let own = || by_which(seen, record.epoch).filter(|handover| handover.to == node)?.new_lsn;
-    let Some((from, successor)) = from.or_else(|| Some((own()?, None))) else {
+    let taken = by_which(seen, record.epoch).filter(|handover| handover.to == node);
+    let own = taken.and_then(|taken| taken.new_lsn);
+    let inherited = match (from, own) {
+        // Whoever took over from it followed it from before it had the role, and did not come so far.
+        (Some((from, _)), Some(own)) if from < own => Inherited::Before(own),
+        (None, Some(_)) => inherited(taken, new),
+        _ => Inherited::Nothing,
+    };
+    let Some((from, successor)) = from.or_else(|| Some((own?, None))) else {
         let reason = format!("nobody knows what it has written on its own since epoch {}", record.epoch);
         return Err(cannot(node, reason, anew(node)));
     };
-    let has = |reader: &&str| {
-        let confirmed = seen.slots.get(&slot(&record.cluster, reader));
-        confirmed.is_some_and(|confirmed| *confirmed <= from)
-    };
-    let others = observed.nodes.keys().map(String::as_str).filter(|other| *other != node);
+    let confirmed = |reader: &str| seen.slots.get(&slot(&record.cluster, reader)).copied();
+    let has = |reader: &&str| confirmed(reader).is_some_and(|confirmed| confirmed <= from);
+    let mut others: Vec<&str> =
+        observed.nodes.keys().map(String::as_str).filter(|other| *other != node).collect();
+    // What it had before it wrote itself is in the one that begins first.
+    others.sort_by_key(|other| confirmed(other));
     match successor.into_iter().chain(others).find(has) {
-        Some(reader) => Ok((from, reader.to_owned())),
+        Some(reader) => Ok((from, reader.to_owned(), inherited)),
         None => Err(cannot(
             node,
             "its slots for the others are gone, so nobody knows what it has written on its own".to_owned(),
             anew(node),
         )),
+    }
+}
+
+/// What a node had from the primary before it when it got the role (`taken`), and whoever got it from the same one later had not.
+fn inherited(taken: Option<&HandoverRecord>, new: &Seen) -> Inherited {
+    let had = taken.and_then(|taken| Some((taken.epoch, taken.old_system_id.as_deref()?, taken.old_lsn?)));
+    let Some((epoch, system_id, had)) = had else { return Inherited::Nothing };
+    let later = new.handovers.iter().filter(|later| later.epoch > epoch && later.new_lsn.is_some());
+    let from = later.filter(|later| later.old_system_id.as_deref() == Some(system_id));
+    match from.filter_map(|later| later.old_lsn).min() {
+        Some(from) if from < had => Inherited::Of { system_id: system_id.to_owned(), from },
+        _ => Inherited::Nothing,
     }
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use relevo_model::{SourceIdentity, SourceLsn, Timestamp};
 use relevo_state::{HandoverKind, HandoverRecord, HandoverState, HookState, NodeRecord};
 
-use super::{Plan, Refusal, Step, failover, may_follow, next_epoch, rejoin, switchover};
+use super::{Inherited, Plan, Refusal, Step, failover, may_follow, next_epoch, rejoin, switchover};
 use crate::{FlowSight, Observed, Seen, Sight};
 
 pub(super) fn identity(node: &str) -> SourceIdentity {
@@ -204,7 +204,12 @@ fn whoever_had_the_role_and_lost_it_to_another_line_rejoins_by_what_it_wrote_its
     nodes[1].1.as_mut().unwrap().slots = slots(["a"]);
     let plan = rejoin(&observed(nodes.clone()), "b").unwrap();
     assert_eq!(words(&plan), ["fence", "salvage", "arm", "resync", "retire"]);
-    let salvage = Step::Salvage { node: "b".to_owned(), reader: "a".to_owned(), from: SourceLsn::new(500) };
+    let salvage = Step::Salvage {
+        node: "b".to_owned(),
+        reader: "a".to_owned(),
+        from: SourceLsn::new(500),
+        inherited: Inherited::Nothing,
+    };
     assert!(plan.steps.contains(&salvage), "{plan:?}");
     // One that was read on does not have all of it.
     nodes[1].1.as_mut().unwrap().slots.insert("relevo_shop_a".to_owned(), SourceLsn::new(501));
@@ -216,6 +221,40 @@ fn whoever_had_the_role_and_lost_it_to_another_line_rejoins_by_what_it_wrote_its
         words(&rejoin(&observed(nodes), "a").unwrap()),
         ["fence", "salvage", "undo", "restore", "retire", "retire"]
     );
+}
+
+/// c was behind b when that one got the role from a, and gets it itself without either. What b had and c had not is only there.
+#[test]
+fn what_a_former_primary_had_from_the_one_before_it_is_salvaged_too() {
+    let began = ("", Timestamp::from_unix_us(0));
+    let taken = |epoch, (from, to): (&str, &str), old_lsn, new_lsn| HandoverRecord {
+        old_system_id: Some(identity(from).system_id),
+        old_lsn: Some(SourceLsn::new(old_lsn)),
+        new_lsn: Some(SourceLsn::new(new_lsn)),
+        ..HandoverRecord::begun(HandoverKind::Failover, epoch, (Some(from), to), began)
+    };
+    let inherited = |c: HandoverRecord| {
+        let mut nodes = healthy();
+        nodes[0].1 = None;
+        let b = nodes[1].1.as_mut().unwrap();
+        (b.record, b.flow) = (Some(record("b", 2, "b", true)), None);
+        (b.handovers, b.slots) = (vec![taken(2, ("a", "b"), 900, 500)], slots(["a", "c"]));
+        b.slots.insert("relevo_shop_c".to_owned(), SourceLsn::new(300));
+        b.slots.insert("relevo_shop_a".to_owned(), SourceLsn::new(450));
+        let other = nodes[2].1.as_mut().unwrap();
+        (other.record, other.flow, other.handovers) = (Some(record("c", 3, "c", false)), None, vec![c]);
+        let plan = rejoin(&observed(nodes), "b").unwrap();
+        let salvage = plan.steps.into_iter().find(|step| step.word() == "salvage");
+        let Some(Step::Salvage { from, inherited, reader, .. }) = salvage else { panic!("{salvage:?}") };
+        assert_eq!(reader, "c", "whose slot begins first");
+        (from.as_u64(), inherited)
+    };
+    let of = |from| Inherited::Of { system_id: identity("a").system_id, from: SourceLsn::new(from) };
+    assert_eq!(inherited(taken(3, ("a", "c"), 800, 700)), (500, of(800)), "it never followed b");
+    assert_eq!(inherited(taken(3, ("a", "c"), 900, 700)), (500, Inherited::Nothing), "it had all of it");
+    let before = Inherited::Before(SourceLsn::new(500));
+    assert_eq!(inherited(taken(3, ("b", "c"), 400, 700)), (400, before), "it followed b from before that");
+    assert_eq!(inherited(taken(3, ("b", "c"), 600, 700)), (600, Inherited::Nothing));
 }
 
 /// A decision between two claims leaves no position of the one that gives way.
@@ -242,7 +281,12 @@ fn a_position_of_another_server_is_not_taken_for_one_of_its_own() {
     c.slots = slots(["b"]);
     let plan = rejoin(&observed(nodes), "c").unwrap();
     assert_eq!(words(&plan), ["fence", "salvage", "resync", "retire"]);
-    let salvage = Step::Salvage { node: "c".to_owned(), reader: "b".to_owned(), from: SourceLsn::new(600) };
+    let salvage = Step::Salvage {
+        node: "c".to_owned(),
+        reader: "b".to_owned(),
+        from: SourceLsn::new(600),
+        inherited: Inherited::Nothing,
+    };
     assert!(plan.steps.contains(&salvage), "{plan:?}");
 }
 

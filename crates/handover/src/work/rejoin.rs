@@ -23,8 +23,8 @@ use tracing::info;
 use super::follow::tables_of;
 use super::{LOOK, Run};
 use crate::guard::Place;
-use crate::plan::by_which;
-use crate::salvage::{Salvage, Touched};
+use crate::plan::{Inherited, by_which};
+use crate::salvage::{Salvage, Touched, Wanted};
 use crate::{HandoverError, sql};
 
 /// What large transactions may take on the disk while they are read, and in memory.
@@ -45,9 +45,9 @@ impl Run<'_> {
     /// Reads what a former primary committed behind the position up to which others had it, from the slot for `reader`.
     pub(super) async fn salvage(
         &mut self,
-        node: &str,
-        reader: &str,
+        (node, reader): (&str, &str),
         from: SourceLsn,
+        inherited: &Inherited,
     ) -> Result<(), HandoverError> {
         let old = self.see(node).await?;
         let Some(fence) = old.record.as_ref().and_then(|record| record.fence_lsn) else {
@@ -69,16 +69,21 @@ impl Run<'_> {
         let info = self.work.cluster.nodes[node].info.clone();
         let spool = SharedSpool::new(path.with_extension("spool"), SPOOL_BYTES);
         let running = RunningStore::new(spool, RUNNING_BYTES);
-        let options = StartOptions {
+        let (begin, skip_applied) = match inherited {
             // What it had from others is not its own.
-            skip_applied: Some(SourceLsn::ZERO),
-            ..StartOptions::new(info, &flow, old.identity.clone(), from)
+            Inherited::Nothing => (from, Some(SourceLsn::ZERO)),
+            Inherited::Before(role) => (from, Some(*role)),
+            Inherited::Of { .. } => (old.slots.get(&flow.slot()).copied().unwrap_or(from), None),
         };
+        let mut wanted = Wanted::new(from, inherited);
+        let options =
+            StartOptions { skip_applied, ..StartOptions::new(info, &flow, old.identity.clone(), begin) };
         let mut source = PgSource::start(options, running).await.map_err(HandoverError::slot(node))?;
         loop {
             match source.next().await.map_err(HandoverError::slot(node))? {
                 SourceEvent::Part(part) if part.first && part.header.commit_lsn >= fence => break,
-                SourceEvent::Part(part) => salvage.take(&part).map_err(failed)?,
+                SourceEvent::Part(part) if wanted.takes(&part) => salvage.take(&part).map_err(failed)?,
+                SourceEvent::Part(_) => {}
                 SourceEvent::Keepalive(position) if position > fence => break,
                 // That anything goes ahead was not asked for.
                 SourceEvent::Keepalive(_) | SourceEvent::Ahead(_) => {}
@@ -92,6 +97,7 @@ impl Run<'_> {
         std::fs::rename(&part, &path).map_err(failed)?;
         info!(file = %path.display(), transactions, rows, "what never left {node} is saved");
         self.done.salvaged = Some((path, transactions, rows));
+        self.done.warnings.extend(wanted.gap(node));
         self.touched = Some(touched);
         Ok(())
     }

@@ -6,6 +6,7 @@ use relevo_tests::relevo::PATIENCE;
 use relevo_tests::{Nodes, Relevo, Version, wait_until};
 use serde_json::Value;
 
+use super::armed::{armed, c_is_behind};
 use super::{SCHEMA, refuses_writes, writable};
 
 /// What b does not get to see: its Relevo is stopped before.
@@ -277,4 +278,46 @@ async fn two_claims_of_one_epoch_are_fenced_until_somebody_decides() {
     nodes.settle("b", "c").await;
     relevos.remove("a");
     relevos.values_mut().for_each(Relevo::terminate);
+}
+
+/// b takes over from a, and c, which was behind, takes over from both: what b had from a and c had not was in no file. Once c had
+/// been let follow b, once it had never seen b.
+#[tokio::test]
+async fn what_a_lost_primary_had_from_the_one_before_it_is_in_the_file_too() {
+    for follows in [true, false] {
+        let (nodes, mut relevos) = Nodes::up(&[Version::V15; 3], SCHEMA).await;
+        armed(&nodes, "b", "c").await;
+        nodes.caught_up("a", "c").await;
+        c_is_behind(&nodes, &mut relevos).await;
+        if !follows {
+            nodes.node("c").crash();
+        }
+        nodes.run(&["failover", "--to", "b"], 0).await;
+        nodes.sql("b", "INSERT INTO purchase (who) VALUES ('only on b')").await;
+        relevos.get_mut("b").unwrap().kill();
+        nodes.node("b").crash();
+        if !follows {
+            nodes.node("c").start().await;
+        }
+        nodes.run(&["failover", "--to", "c"], 0).await;
+        nodes.sql("c", "INSERT INTO purchase (who) VALUES ('on c')").await;
+        relevos.get_mut("c").unwrap().restart();
+        nodes.node("b").start().await;
+        relevos.get_mut("b").unwrap().restart();
+        let done = nodes.run(&["rejoin", "b", "--json"], 0).await.json();
+        assert_eq!(done["warnings"], serde_json::json!([]), "{done}");
+        let file = done["salvage"]["file"].as_str().expect("a salvage file");
+        let saved = std::fs::read_to_string(file).expect("the salvage file");
+        for lacked in ["lacked", "many 20000", "moved", "only on b", "\"op\":\"truncate\""] {
+            assert!(saved.contains(lacked), "follows {follows}: {lacked} is not in the file");
+        }
+        for had in ["customer 1", "line 20"] {
+            assert!(!saved.contains(had), "follows {follows}: {had} never was elsewhere");
+        }
+        nodes.settle("c", "b").await;
+        nodes.node("a").start().await;
+        nodes.run(&["rejoin", "a"], 0).await;
+        nodes.settle("c", "a").await;
+        relevos.values_mut().for_each(Relevo::terminate);
+    }
 }
