@@ -3,6 +3,7 @@
 //! A plan is right for what was seen. Two commands at once, each right by itself, would give the role away twice, or take slots
 //! from under nodes that follow by then. What may not enter: what a command does.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
@@ -59,7 +60,7 @@ async fn attempt(cluster: &Cluster) -> Result<(Observed, Claims), (String, Strin
             (node, found)
         });
     }
-    let (mut observed, mut sessions, mut taken) = (Observed::default(), Vec::new(), None);
+    let (mut observed, mut sessions, mut taken) = (Observed::default(), Vec::new(), BTreeMap::new());
     while let Some(look) = looks.join_next().await {
         let Ok((node, found)) = look else { continue };
         let sight = match found {
@@ -69,7 +70,7 @@ async fn attempt(cluster: &Cluster) -> Result<(Observed, Claims), (String, Strin
                 Sight::Seen(Box::new(seen))
             }
             Ok(Ok(Err(holder))) => {
-                taken = Some((node, holder));
+                taken.insert(node, holder);
                 continue;
             }
             Ok(Err(error)) => Sight::Unreachable(error.to_string()),
@@ -77,7 +78,7 @@ async fn attempt(cluster: &Cluster) -> Result<(Observed, Claims), (String, Strin
         };
         observed.nodes.insert(node, sight);
     }
-    match taken {
+    match taken.pop_first() {
         Some(taken) => Err(taken),
         None => Ok((observed, Claims { _sessions: sessions })),
     }

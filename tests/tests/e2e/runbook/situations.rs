@@ -76,6 +76,14 @@ async fn a_switchover_was_refused_gave_up_or_was_interrupted() {
     let mut page = Page::at("A switchover was refused, gave up or was interrupted");
     let open = nodes.node("a").connect("shop").await;
     open.sql("SET application_name = 'psql'; BEGIN; UPDATE setting SET value = 'x'").await;
+    let first = nodes.run(&["switchover", "--to", "b", "--max-pause", "8s"], 1);
+    let second = async {
+        let waits = "SELECT count(*) FROM pg_stat_activity \
+                     WHERE application_name = 'relevo_handover' AND wait_event_type = 'Lock'";
+        wait_until("it waits", PATIENCE, async || nodes.node("a").value::<i64>(waits).await > 0).await;
+        page.run(&nodes, "relevo switchover --to b").await;
+    };
+    tokio::join!(first, second);
     page.run(&nodes, "relevo switchover --to b --max-pause").await;
     assert!(writable(&nodes, "a").await);
     open.sql("COMMIT").await;
