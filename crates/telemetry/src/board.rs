@@ -17,8 +17,8 @@ use crate::history::History;
 use crate::pace::{Pace, remaining_seconds};
 use crate::status::{CopyProgress, LastError, StatusSnapshot, TableCounts, side_label};
 use crate::{
-    Clock, HandoverStatus, Lag, LagBytes, Metrics, Role, RunState, SlotStatus, TableProgress, TableState,
-    TelemetryError, VerificationStatus,
+    Clock, HandoverStatus, Lag, LagBytes, Metrics, ReaderStatus, Role, RunState, SlotStatus, TableProgress,
+    TableState, TelemetryError, VerificationStatus,
 };
 
 /// Who this is.
@@ -202,6 +202,11 @@ impl Board {
     /// For these standbys a slot is armed on this node, each with the WAL that it keeps, in bytes.
     pub fn set_armed(&self, retained: &BTreeMap<String, u64>) {
         self.metrics.armed(retained);
+    }
+
+    /// The slots that other nodes read on this node's database, by node.
+    pub fn set_standby_slots(&self, slots: &BTreeMap<String, ReaderStatus>) {
+        self.metrics.standby_slots(slots);
     }
 
     /// The flow does something else from now on; `detail` says why or what next, for people.

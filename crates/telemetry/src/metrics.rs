@@ -14,7 +14,9 @@ use relevo_model::Side;
 use crate::names::{self, MetricName};
 use crate::process;
 use crate::status::side_label;
-use crate::{CopyProgress, Lag, LagBytes, Role, RunState, SlotStatus, TableState, TelemetryError};
+use crate::{
+    CopyProgress, Lag, LagBytes, ReaderStatus, Role, RunState, SlotStatus, TableState, TelemetryError,
+};
 
 /// From half a millisecond to ten minutes.
 const COMMIT_TO_VISIBLE_BUCKETS: &[f64] = &[
@@ -57,6 +59,10 @@ pub struct Metrics {
     slot_retained: GaugeVec,
     slot_safe: GaugeVec,
     armed_retained: GaugeVec,
+    standby_slot_retained: GaugeVec,
+    standby_slot_safe: GaugeVec,
+    standby_slot_wal_status: GaugeVec,
+    standby_slot_active: GaugeVec,
     slot_wal_status: GaugeVec,
     reconnects: IntCounterVec,
     errors: IntCounterVec,
@@ -124,6 +130,10 @@ impl Metrics {
             reading_paused: Counter::with_opts(opts(names::READING_PAUSED))?,
             slot_retained: gauges(names::SLOT_RETAINED, &[])?,
             armed_retained: gauges(names::ARMED_RETAINED, &["standby"])?,
+            standby_slot_retained: gauges(names::STANDBY_SLOT_RETAINED, &["standby"])?,
+            standby_slot_safe: gauges(names::STANDBY_SLOT_SAFE, &["standby"])?,
+            standby_slot_wal_status: gauges(names::STANDBY_SLOT_WAL_STATUS, &["standby", "status"])?,
+            standby_slot_active: gauges(names::STANDBY_SLOT_ACTIVE, &["standby"])?,
             slot_safe: gauges(names::SLOT_SAFE, &[])?,
             slot_wal_status: gauges(names::SLOT_WAL_STATUS, &["status"])?,
             reconnects: counters(names::RECONNECTS, "side")?,
@@ -181,6 +191,10 @@ impl Metrics {
         register(Box::new(self.reading_paused.clone()))?;
         register(Box::new(self.slot_retained.clone()))?;
         register(Box::new(self.armed_retained.clone()))?;
+        register(Box::new(self.standby_slot_retained.clone()))?;
+        register(Box::new(self.standby_slot_safe.clone()))?;
+        register(Box::new(self.standby_slot_wal_status.clone()))?;
+        register(Box::new(self.standby_slot_active.clone()))?;
         register(Box::new(self.slot_safe.clone()))?;
         register(Box::new(self.slot_wal_status.clone()))?;
         register(Box::new(self.reconnects.clone()))?;
@@ -344,10 +358,22 @@ impl Metrics {
 
     /// For these standbys a slot is armed on this node, each with the WAL that it keeps, in bytes.
     pub fn armed(&self, retained: &BTreeMap<String, u64>) {
-        self.armed_retained.reset();
-        for (standby, bytes) in retained {
-            self.armed_retained.with_label_values(&[standby]).set(float(*bytes));
-        }
+        set_all(&self.armed_retained, retained.iter().map(|(standby, bytes)| ([standby.as_str()], *bytes)));
+    }
+
+    /// The slots that other nodes read on this node's database, by node.
+    pub(crate) fn standby_slots(&self, slots: &BTreeMap<String, ReaderStatus>) {
+        let each = || slots.iter().map(|(standby, reader)| (standby.as_str(), reader));
+        set_all(&self.standby_slot_active, each().map(|(of, reader)| ([of], u64::from(reader.active))));
+        let retained = each().filter_map(|(of, reader)| Some(([of], reader.slot.retained_bytes?)));
+        set_all(&self.standby_slot_retained, retained);
+        let safe = each().filter_map(|(of, reader)| Some(([of], reader.slot.safe_bytes?)));
+        set_all(&self.standby_slot_safe, safe);
+        let said = each().filter_map(|(of, reader)| Some((of, reader.slot.wal_status.as_deref()?)));
+        let statuses = said.flat_map(|(of, said)| {
+            WAL_STATUSES.map(|status| ([of, status], u64::from(said == status))).into_iter()
+        });
+        set_all(&self.standby_slot_wal_status, statuses);
     }
 
     /// So many errors are written down on the target; `None`: that is not known.
@@ -456,6 +482,24 @@ fn set_if_known(gauge: &GaugeVec, labels: &[&str], value: Option<u64>) {
         Some(value) => gauge.with_label_values(labels).set(float(value)),
         // There is nothing to remove when it was never known.
         None => drop(gauge.remove_label_values(labels)),
+    }
+}
+
+/// Sets the gauges of these labels, which stand in the order of their names, and removes all others. Whoever scrapes meanwhile misses
+/// none that stays.
+fn set_all<'a, const N: usize>(gauges: &GaugeVec, now: impl Iterator<Item = ([&'a str; N], u64)>) {
+    let now: BTreeMap<[&str; N], u64> = now.collect();
+    for (labels, value) in &now {
+        gauges.with_label_values(labels).set(float(*value));
+    }
+    for family in gauges.collect() {
+        for metric in family.get_metric() {
+            let labels: Vec<&str> = metric.get_label().iter().map(LabelPair::value).collect();
+            if !now.keys().any(|known| known[..] == labels[..]) {
+                // Nobody else removes any.
+                drop(gauges.remove_label_values(&labels));
+            }
+        }
     }
 }
 

@@ -59,6 +59,14 @@ metrics! {
         "WAL that can still be written on the source before the slot is in danger, in bytes. Absent when there is no limit.";
     SLOT_WAL_STATUS = "relevo_slot_wal_status",
         "1 for the wal_status that the source gives the slot, 0 for the others. Absent while that is not known.";
+    STANDBY_SLOT_RETAINED = "relevo_standby_slot_retained_wal_bytes",
+        "WAL that this node's database keeps for the slot that another node reads here, in bytes. Absent when there is no such slot.";
+    STANDBY_SLOT_SAFE = "relevo_standby_slot_safe_wal_bytes",
+        "WAL that can still be written here before the slot of another node is in danger, in bytes. Absent when there is no limit.";
+    STANDBY_SLOT_WAL_STATUS = "relevo_standby_slot_wal_status",
+        "1 for the wal_status that this node's database gives the slot of another node, 0 for the others.";
+    STANDBY_SLOT_ACTIVE = "relevo_standby_slot_active",
+        "1 while somebody reads the slot of another node here, else 0.";
     ARMED_RETAINED = "relevo_armed_slot_retained_bytes",
         "WAL that the slot keeps which this node has armed for another standby, in bytes. Absent when none is armed for it.";
     RECONNECTS = "relevo_reconnects_total",

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use relevo_model::{Side, SourceLsn, Timestamp};
 use relevo_telemetry::{
-    Board, Clock, Committed, HttpOptions, HttpServer, Identity, ReadyRules, Role, RunState, SlotStatus,
-    StatusSnapshot, TableProgress, TableState, TelemetryError, names,
+    Board, Clock, Committed, HttpOptions, HttpServer, Identity, ReaderStatus, ReadyRules, Role, RunState,
+    SlotStatus, StatusSnapshot, TableProgress, TableState, TelemetryError, names,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -227,6 +227,10 @@ fn feed(fixture: &Fixture) {
     board.set_verified(Some(Timestamp::from_unix_us(1_500_000_000_250_000)), Some(7));
     board.set_queued_errors(3);
     board.set_armed(&BTreeMap::from([("c".to_owned(), 512), ("d".to_owned(), 0)]));
+    board.set_standby_slots(&BTreeMap::from([
+        ("c".to_owned(), reader(true, Some(4096))),
+        ("d".to_owned(), reader(false, None)),
+    ]));
     board.error(Some(Side::Target), "disk_full", "the target's disk is full");
     board.copied("public.orders", 10, 1000);
     board.set_slot(Some(SlotStatus {
@@ -235,6 +239,18 @@ fn feed(fixture: &Fixture) {
         retained_bytes: Some(123),
         safe_bytes: None,
     }));
+}
+
+fn reader(active: bool, safe_bytes: Option<u64>) -> ReaderStatus {
+    ReaderStatus {
+        active,
+        slot: SlotStatus {
+            name: "relevo_shop_x".to_owned(),
+            wal_status: Some("extended".to_owned()),
+            retained_bytes: Some(77),
+            safe_bytes,
+        },
+    }
 }
 
 #[tokio::test]
@@ -264,6 +280,12 @@ async fn metrics_follow_the_board() {
         ("relevo_buffer_bytes", 4096.0),
         ("relevo_errors_waiting", 3.0),
         ("relevo_armed_slot_retained_bytes{standby=\"c\"}", 512.0),
+        ("relevo_standby_slot_active{standby=\"c\"}", 1.0),
+        ("relevo_standby_slot_active{standby=\"d\"}", 0.0),
+        ("relevo_standby_slot_retained_wal_bytes{standby=\"d\"}", 77.0),
+        ("relevo_standby_slot_safe_wal_bytes{standby=\"c\"}", 4096.0),
+        ("relevo_standby_slot_wal_status{standby=\"c\",status=\"extended\"}", 1.0),
+        ("relevo_standby_slot_wal_status{standby=\"d\",status=\"lost\"}", 0.0),
         ("relevo_slot_wal_status{status=\"reserved\"}", 1.0),
         ("relevo_slot_wal_status{status=\"lost\"}", 0.0),
         ("relevo_last_verified_timestamp_seconds", 1_500_000_000.25),
@@ -280,15 +302,19 @@ async fn metrics_follow_the_board() {
         assert_sample(&samples, series, expected);
     }
     assert!(!samples.contains_key("relevo_slot_safe_wal_bytes"), "there is no limit");
+    assert!(!samples.contains_key("relevo_standby_slot_safe_wal_bytes{standby=\"d\"}"), "there is no limit");
 
     fixture.board.set_slot(None);
     fixture.board.set_armed(&BTreeMap::from([("d".to_owned(), 0)]));
+    fixture.board.set_standby_slots(&BTreeMap::from([("d".to_owned(), reader(true, None))]));
     fixture.wait(60);
     let (samples, _) = parse(&fixture.get("/metrics").await.body);
     assert_sample(&samples, "relevo_replication_lag_seconds", 62.0);
     assert_sample(&samples, "relevo_replication_lag_bytes{stage=\"applied\"}", 2000.0);
     assert!(!samples.contains_key("relevo_slot_retained_wal_bytes"), "it cannot be known any more");
     assert!(!samples.contains_key("relevo_armed_slot_retained_bytes{standby=\"c\"}"), "it was dropped");
+    assert_sample(&samples, "relevo_standby_slot_active{standby=\"d\"}", 1.0);
+    assert!(!samples.keys().any(|series| series.contains("standby=\"c\"")), "so was this");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use relevo_source::{SlotInfo, SourceMonitor};
 use relevo_spool::SharedSpool;
 use relevo_state::{FlowState, Verified};
 use relevo_telemetry::{
-    Board, Committed, CopyProgress, NodeSight, Role, RunState, TableProgress, TableState,
+    Board, Committed, CopyProgress, NodeSight, ReaderStatus, Role, RunState, TableProgress, TableState,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -433,6 +433,11 @@ impl FlowBoard {
     /// For these standbys a slot is armed here, each with the WAL that it keeps, in bytes.
     pub fn armed(&self, retained: &BTreeMap<String, u64>) {
         self.board.set_armed(retained);
+    }
+
+    /// The slots that other nodes read here.
+    pub fn standby_slots_seen(&self, slots: &BTreeMap<String, ReaderStatus>) {
+        self.board.set_standby_slots(slots);
     }
 
     /// The copy is over, one way or the other.

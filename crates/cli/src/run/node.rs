@@ -196,6 +196,7 @@ impl Life<'_> {
                 let why = chain(&error);
                 // The database may be restarting; then the duty is what it was, as soon as it answers.
                 self.own.close();
+                self.sights.lost(self.board);
                 Duty::Wait { role: self.role, epoch: self.epoch, why }
             }
         }

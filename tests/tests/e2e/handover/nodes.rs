@@ -41,8 +41,29 @@ async fn the_other_standbys_follow_the_new_primary_without_a_copy() {
 #[tokio::test]
 async fn a_standby_that_was_away_follows_the_new_primary_when_it_is_back() {
     let (nodes, mut relevos) = Nodes::up(&[Version::V15, Version::V15, Version::V15], SCHEMA).await;
+    let of_a =
+        async |name: &str, standby: &str| relevos["a"].metrics().await.sum(name, &[("standby", standby)]);
+    for standby in ["b", "c"] {
+        wait_until("a knows who reads", PATIENCE, async || {
+            of_a("relevo_standby_slot_active", standby).await == Some(1.0)
+        })
+        .await;
+    }
     relevos.get_mut("c").unwrap().kill();
-    nodes.sql("a", "INSERT INTO purchase (who) VALUES ('while c is away')").await;
+    nodes
+        .sql(
+            "a",
+            "INSERT INTO purchase (who) SELECT repeat('while c is away', 1000) FROM generate_series(1, 1000)",
+        )
+        .await;
+    let of_a =
+        async |name: &str, standby: &str| relevos["a"].metrics().await.sum(name, &[("standby", standby)]);
+    wait_until("a says what it keeps for c", PATIENCE, async || {
+        of_a("relevo_standby_slot_active", "c").await == Some(0.0)
+            && of_a("relevo_standby_slot_retained_wal_bytes", "c").await.is_some_and(|bytes| bytes > 1e5)
+            && of_a("relevo_standby_slot_active", "b").await == Some(1.0)
+    })
+    .await;
     nodes.run(&["switchover", "--to", "b"], 0).await;
     nodes.sql("b", "INSERT INTO purchase (who) VALUES ('on b')").await;
     relevos.get_mut("c").unwrap().restart();

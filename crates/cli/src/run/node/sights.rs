@@ -55,6 +55,12 @@ impl Sights {
         }
     }
 
+    /// The node's own database does not answer.
+    pub fn lost(&mut self, board: &FlowBoard) {
+        self.readers.clear();
+        board.standby_slots_seen(&self.readers);
+    }
+
     /// Looks at what only the node's own database knows; schema `relevo` is there. `epoch`: the present one.
     pub async fn look(
         &mut self,
@@ -65,9 +71,13 @@ impl Sights {
     ) {
         if !is_primary {
             self.readers.clear();
-        } else if is_due(self.readers_seen, SLOTS_INTERVAL) {
+        }
+        if is_due(self.readers_seen, SLOTS_INTERVAL) {
             self.readers_seen = Some(Instant::now());
-            if let Ok(readers) = timeout(ANSWER_LIMIT, readers(cluster, me, session)).await {
+            let readers = timeout(ANSWER_LIMIT, readers(cluster, me, session)).await.unwrap_or_default();
+            // A former primary keeps WAL for them too.
+            board.standby_slots_seen(&readers);
+            if is_primary {
                 self.readers = readers;
             }
         }
