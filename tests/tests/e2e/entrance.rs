@@ -136,6 +136,26 @@ async fn with_an_authority_for_clients_only_their_certificates_get_in() {
     let stranger = over_tls(port, &root, Some((&other.0, &other.1)), "/metrics");
     assert!(stranger.is_err(), "{stranger:?}");
     relevo.terminate();
+
+    // An authority that has not issued the server's own certificate, which the health check shows.
+    let text =
+        format!("[http]\ntls_cert = {cert:?}\ntls_key = {key:?}\ntls_client_ca = {:?}\n", strangers.root());
+    fs::write(&config, text).unwrap();
+    relevo.restart();
+    let listen = format!("127.0.0.1:{}", relevo.http_port());
+    let health = |config: &str| {
+        RelevoBuilder::command(&["healthcheck", "--config", config, "--http-listen", &listen]).finish()
+    };
+    wait_until("the health check gets in", PATIENCE, async || {
+        health(config.to_str().unwrap()).stdout == "alive\n"
+    })
+    .await;
+    let port = relevo.http_port();
+    assert!(over_tls(port, &root, None, "/healthz").is_err());
+    let (code, _) = over_tls(port, &root, Some((&other.0, &other.1)), "/healthz").unwrap();
+    assert_eq!(code, 200, "who has a certificate of the authority");
+    assert!(over_tls(port, &root, Some((&own.0, &own.1)), "/healthz").is_err());
+    relevo.terminate();
 }
 
 #[test]

@@ -3,13 +3,14 @@
 use std::io;
 use std::pin::Pin;
 
-use openssl::error::ErrorStack;
+use openssl::pkey::PKey;
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use openssl::x509::X509;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_openssl::SslStream;
 
-use super::listen::{Entrance, Listen};
+use super::listen::{Entrance, Listen, TlsFiles};
 
 /// More than the endpoint ever answers to such a question; whoever sends more is not Relevo.
 const ANSWER_LIMIT_BYTES: u64 = 64 << 10;
@@ -24,20 +25,27 @@ pub async fn ask(entrance: &Entrance, path: &str) -> io::Result<Vec<u8>> {
     match (&entrance.listen, &entrance.tls) {
         (Listen::Unix(socket), _) => exchange(UnixStream::connect(socket).await?, path).await,
         (Listen::Tcp(address), None) => exchange(TcpStream::connect(address).await?, path).await,
-        (Listen::Tcp(address), Some(_)) => {
+        (Listen::Tcp(address), Some(files)) => {
             let plain = TcpStream::connect(address).await?;
-            let mut stream = dressed(plain).map_err(io::Error::other)?;
+            let mut stream = dressed(plain, files)?;
             Pin::new(&mut stream).connect().await.map_err(io::Error::other)?;
             exchange(stream, path).await
         }
     }
 }
 
-fn dressed(plain: TcpStream) -> Result<SslStream<TcpStream>, ErrorStack> {
+fn dressed(plain: TcpStream, files: &TlsFiles) -> io::Result<SslStream<TcpStream>> {
     let mut builder = SslConnector::builder(SslMethod::tls_client())?;
     builder.set_verify(SslVerifyMode::NONE);
+    if files.client_ca.is_some() {
+        // The server lets its own certificate in, which nobody else can show.
+        let certificate = X509::from_pem(&std::fs::read(&files.certificate)?)?;
+        let key = PKey::private_key_from_pem_passphrase(&std::fs::read(&files.key)?, b"")?;
+        builder.set_certificate(&certificate)?;
+        builder.set_private_key(&key)?;
+    }
     let ssl = builder.build().configure()?.verify_hostname(false).into_ssl("localhost")?;
-    SslStream::new(ssl, plain)
+    Ok(SslStream::new(ssl, plain)?)
 }
 
 /// HTTP 1.0: the answer ends with the connection and is never chunked.
