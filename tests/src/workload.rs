@@ -2,6 +2,8 @@
 //!
 //! Both go on while servers are killed under them: they connect again, and look again where they are.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -9,6 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Config, Row};
 
 use crate::database::Database;
+use crate::relevo::PATIENCE;
+use crate::wait::wait_until;
 
 /// How long to wait before connecting to a server again that is not there.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(20);
@@ -35,6 +39,7 @@ INSERT INTO gapless SELECT n, $2, repeat('x', (n % 50)::int) FROM generate_serie
 #[derive(Debug)]
 pub struct Checker {
     stop: watch::Sender<bool>,
+    changes: Arc<AtomicU64>,
     task: JoinHandle<Checked>,
 }
 
@@ -88,7 +93,18 @@ impl Checker {
         judge: impl FnMut(&Row) -> Result<String, String> + Send + 'static,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
-        Self { stop, task: tokio::spawn(check(config, query.into(), judge, stopped)) }
+        let changes = Arc::default();
+        let task = tokio::spawn(check(config, query.into(), judge, (stopped, Arc::clone(&changes))));
+        Self { stop, changes, task }
+    }
+
+    /// Waits until more than so many snapshots differed from the one before.
+    pub async fn moves(&self, more_than: u64) {
+        wait_until("the data to move", PATIENCE, async || {
+            // Whoever has seen what must not exist sees no more, and says so at the end.
+            self.task.is_finished() || self.changes.load(Ordering::Relaxed) > more_than
+        })
+        .await;
     }
 
     /// Stops it; panics if it saw what must not exist, or nothing at all.
@@ -110,7 +126,7 @@ async fn check(
     config: Config,
     query: String,
     mut judge: impl FnMut(&Row) -> Result<String, String>,
-    stopped: watch::Receiver<bool>,
+    (stopped, changes): (watch::Receiver<bool>, Arc<AtomicU64>),
 ) -> Checked {
     let mut checked = Checked::default();
     let mut before = String::new();
@@ -135,6 +151,7 @@ async fn check(
             Ok(text) => {
                 checked.snapshots += 1;
                 checked.changes += u64::from(text != before);
+                changes.store(checked.changes, Ordering::Relaxed);
                 before = text;
             }
             Err(text) => {

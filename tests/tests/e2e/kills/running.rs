@@ -61,6 +61,9 @@ async fn large_transactions_survive(source: Version, target: Version, seed: u64)
         world.target_moves(3).await;
     }
 
+    for reader in &readers {
+        reader.moves(1).await;
+    }
     let World { pair, mut relevo, load, .. } = world;
     let mut rounds = 0;
     for writer in writers {
