@@ -159,8 +159,13 @@ impl Place<'_> {
             let since = Instant::now();
             let left = patience.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
             match self.try_fence(role, left.min(wait), &mut order).await {
-                Ok(()) => {
+                Ok(None) => {
                     let lsn = self.fence_lsn().await?;
+                    return Ok(Fenced { lsn, since });
+                }
+                Ok(Some(lsn)) => {
+                    self.roll_back().await;
+                    self.mark().await?;
                     return Ok(Fenced { lsn, since });
                 }
                 Err(error) => {
@@ -189,20 +194,27 @@ impl Place<'_> {
         let _ = self.client.batch_execute("ROLLBACK").await;
     }
 
+    /// `Some`: where the fence is that somebody else has set meanwhile, for the same purpose.
     async fn try_fence(
         &self,
         role: RoleNote<'_>,
         wait: Duration,
         order: &mut Order,
-    ) -> Result<(), HandoverError> {
+    ) -> Result<Option<SourceLsn>, HandoverError> {
         let begin = format!("BEGIN; SET LOCAL lock_timeout = '{}ms'", wait.as_millis().max(1));
         self.client.batch_execute(&begin).await.map_err(self.error("beginning the fence"))?;
         let known = state::hold_node(&**self.client).await.map_err(HandoverError::state(self.node))?;
-        // What it was taken for may have changed while others were waited for.
-        if let Some(found) = known.filter(|found| found.epoch != role.epoch || found.primary != role.primary)
-        {
-            let found = format!("primary is {} since epoch {}", found.primary, found.epoch);
-            return Err(HandoverError::Overtaken { node: self.node.to_owned(), found });
+        if let Some(found) = known {
+            // What it was taken for may have changed while others were waited for.
+            if found.epoch != role.epoch || found.primary != role.primary {
+                let found = format!("primary is {} since epoch {}", found.primary, found.epoch);
+                return Err(HandoverError::Overtaken { node: self.node.to_owned(), found });
+            }
+            // A place that others go by already must not be lost for a moment.
+            let stands = found.fenced && found.promised_to.as_deref() == role.promised_to;
+            if let Some(lsn) = found.fence_lsn.filter(|_| stands) {
+                return Ok(Some(lsn));
+            }
         }
         let mut locked = 0;
         let mut tables = guarded(self.client, self.node).await?;
@@ -227,7 +239,8 @@ impl Place<'_> {
         self.client
             .batch_execute("SET LOCAL synchronous_commit = local; COMMIT")
             .await
-            .map_err(self.error("committing the fence"))
+            .map_err(self.error("committing the fence"))?;
+        Ok(None)
     }
 
     /// Waits until nobody has written to the tables and not ended, and keeps others from it.
