@@ -321,39 +321,3 @@ async fn what_a_lost_primary_had_from_the_one_before_it_is_in_the_file_too() {
         relevos.values_mut().for_each(Relevo::terminate);
     }
 }
-
-/// The Relevo beside a former primary fences it, and so does the command that lets it rejoin. Whoever came second took the place of
-/// the fence away for a moment, in which the other one found none.
-#[tokio::test]
-async fn a_fence_that_stands_is_not_set_again_by_whoever_has_waited_for_it() {
-    let (nodes, mut of_a, mut of_b) = parted(&[Version::V15, Version::V15], UNSENT).await;
-    nodes.node("a").start().await;
-    nodes
-        .sql(
-            "a",
-            "CREATE TABLE public.places (n int GENERATED ALWAYS AS IDENTITY, of text, lsn pg_lsn);
-             CREATE FUNCTION public.note_place() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 INSERT INTO public.places (of, lsn) VALUES (NEW.primary_node, NEW.fence_lsn); RETURN NULL; END $$;
-             CREATE TRIGGER note_place AFTER UPDATE ON relevo.node FOR EACH ROW EXECUTE FUNCTION public.note_place();
-             ALTER TABLE relevo.node ENABLE ALWAYS TRIGGER note_place",
-        )
-        .await;
-    // Nobody can fence a before this is given free.
-    let in_the_way = nodes.node("a").connect("shop").await;
-    in_the_way.sql("BEGIN READ WRITE; LOCK TABLE relevo.node IN EXCLUSIVE MODE").await;
-    of_a.restart();
-    let rejoined = nodes.run(&["rejoin", "a"], 0);
-    let both = async {
-        let waits = "SELECT count(*) FROM pg_stat_activity \
-                     WHERE wait_event_type = 'Lock' AND query LIKE '%relevo.node%'";
-        wait_until("both wait", PATIENCE, async || nodes.node("a").value::<i64>(waits).await >= 2).await;
-        in_the_way.sql("COMMIT").await;
-    };
-    tokio::join!(rejoined, both);
-    nodes.settle("b", "a").await;
-    let lost = "SELECT count(*) FROM (SELECT lsn, lag(lsn) OVER (ORDER BY n) AS before FROM public.places WHERE of = 'a') p
-                WHERE before IS NOT NULL AND lsn IS DISTINCT FROM before";
-    assert_eq!(nodes.node("a").value::<i64>(lost).await, 0);
-    of_a.terminate();
-    of_b.terminate();
-}
