@@ -44,6 +44,9 @@ pub(crate) struct Wanted<'a> {
     from: SourceLsn,
     /// What the first one that is wanted says of those before it; `None`: there is none yet.
     before: Option<SourceLsn>,
+    /// The transaction in hand came from elsewhere.
+    applied: bool,
+    /// It is wanted, from the part in hand on.
     now: bool,
 }
 
@@ -53,24 +56,25 @@ impl<'a> Wanted<'a> {
             Inherited::Nothing | Inherited::Before(_) => (None, "", SourceLsn::ZERO),
             Inherited::Of { system_id, from: lacked } => (Some(from), system_id.as_str(), *lacked),
         };
-        Self { own_from, system_id, from: lacked, before: None, now: true }
+        Self { own_from, system_id, from: lacked, before: None, applied: false, now: true }
     }
 
     /// Whether the part is wanted. What was applied and does not say of whom is.
     pub(crate) fn takes(&mut self, part: &TransactionPart) -> bool {
-        let Some(own_from) = self.own_from.filter(|_| part.first) else { return self.now };
-        let mark = || part.changes.iter().find_map(AppliedMark::of);
-        self.now = match part.changes.first().is_some_and(is_applied).then(mark) {
-            None => part.header.commit_lsn >= own_from,
-            Some(None) => true,
-            Some(Some(mark)) => {
-                let wanted = mark.system_id == self.system_id && mark.last >= self.from;
-                if wanted {
-                    self.before.get_or_insert(mark.after);
-                }
-                wanted
-            }
-        };
+        let Some(own_from) = self.own_from else { return true };
+        let mut marks = part.changes.iter().filter_map(AppliedMark::of).peekable();
+        if part.first {
+            self.applied = part.changes.first().is_some_and(is_applied);
+            self.now = match self.applied {
+                true => marks.peek().is_none(),
+                false => part.header.commit_lsn >= own_from,
+            };
+        }
+        // A transaction that takes further ones in says so again: those may be lacked although the first is not.
+        for mark in marks.filter(|mark| mark.system_id == self.system_id && mark.last >= self.from) {
+            self.now = true;
+            self.before.get_or_insert(mark.after);
+        }
         self.now
     }
 
@@ -380,6 +384,16 @@ mod tests {
             assert_eq!((wanted.takes(&transaction), wanted.takes(&rest())), (is, is));
         }
         assert_eq!(wanted.gap("b"), None);
+        let mut further = Wanted::new(SourceLsn::new(16), &inherited);
+        assert!(!further.takes(&applied(7, 0x30, 0x40)));
+        let mark = Change::Message {
+            lsn: SourceLsn::new(1),
+            transactional: true,
+            prefix: "relevo".to_owned(),
+            content: "applied 7 0/30 0/40 0/60".into(),
+        };
+        assert!(further.takes(&part(vec![mark], (false, false))), "it takes in what the others lack");
+        assert!(further.takes(&rest()) && further.gap("b").is_none());
         assert!(wanted.takes(&own), "its own, from where it got the role");
         assert!(!Wanted::new(SourceLsn::new(17), &inherited).takes(&own));
         let mut late = Wanted::new(SourceLsn::new(16), &inherited);
