@@ -321,3 +321,43 @@ async fn what_a_lost_primary_had_from_the_one_before_it_is_in_the_file_too() {
         relevos.values_mut().for_each(Relevo::terminate);
     }
 }
+
+/// The Relevo beside a former primary fences it, and so does the command that lets it rejoin. Whoever came second took the place of
+/// the fence away for a moment, and a rejoin that looked then said that the node is not fenced.
+#[tokio::test]
+async fn a_fence_that_stands_is_not_set_again_by_whoever_has_waited_for_it() {
+    let (nodes, mut of_a, mut of_b) = parted(&[Version::V15, Version::V15], UNSENT).await;
+    nodes.node("a").start().await;
+    nodes
+        .sql(
+            "a",
+            "CREATE TABLE public.places (n int GENERATED ALWAYS AS IDENTITY, of text, lsn pg_lsn);
+             CREATE FUNCTION public.note_place() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO public.places (of, lsn) VALUES (NEW.primary_node, NEW.fence_lsn); RETURN NULL; END $$;
+             CREATE TRIGGER note_place AFTER UPDATE ON relevo.node FOR EACH ROW EXECUTE FUNCTION public.note_place();
+             ALTER TABLE relevo.node ENABLE ALWAYS TRIGGER note_place",
+        )
+        .await;
+    // Somebody who fences a holds the row; the Relevo has seen that a is not fenced, and waits for it.
+    let other = nodes.node("a").connect("shop").await;
+    other
+        .sql("SET session_replication_role = replica; BEGIN READ WRITE; SELECT FROM relevo.node FOR UPDATE")
+        .await;
+    of_a.restart();
+    let waits = "SELECT count(*) FROM pg_stat_activity \
+                 WHERE wait_event_type = 'Lock' AND query LIKE '%relevo.node%FOR UPDATE%'";
+    wait_until("the Relevo waits", PATIENCE, async || nodes.node("a").value::<i64>(waits).await > 0).await;
+    let place = "UPDATE relevo.node SET fenced = true, fence_lsn = pg_current_wal_insert_lsn(); COMMIT";
+    other.sql(place).await;
+    of_a.wait_for_status("a is found out", PATIENCE, |s| {
+        s["state"] == "failed" && s["state_detail"].to_string().contains("relevo rejoin a")
+    })
+    .await;
+    nodes.run(&["rejoin", "a"], 0).await;
+    nodes.settle("b", "a").await;
+    let places = "SELECT DISTINCT coalesce(lsn::text, 'none') FROM public.places \
+                  WHERE of = 'a' AND n >= (SELECT min(n) FROM public.places WHERE lsn IS NOT NULL)";
+    assert_eq!(nodes.node("a").column(places).await.len(), 1, "the place never changes");
+    of_a.terminate();
+    of_b.terminate();
+}
