@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::observe::{ANSWER_LIMIT, connect_with, see};
-use crate::{Cluster, HandoverError, Observed, Seen, Sight, sql};
+use crate::{Cluster, HandoverError, Observed, Seen, Sight};
 
 /// How long another command may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -91,7 +91,6 @@ async fn claim(cluster: &Cluster, node: &str) -> Result<Found, HandoverError> {
         let seen = see(cluster, node, &session).await?;
         return Ok(Ok(Box::new((session, seen))));
     }
-    let holder = session.query_opt(sql::HOLDER, &[&lock.key(&flow)]).await;
-    let holder = holder.map_err(HandoverError::sql(node, "looking who is at work"))?;
-    Ok(Err(holder.map_or_else(|| "it has just ended".to_owned(), |row| row.get(0))))
+    let holder = state::holder(&*session, &flow, lock).await.map_err(HandoverError::state(node))?;
+    Ok(Err(holder.unwrap_or_else(|| "it has just ended".to_owned())))
 }

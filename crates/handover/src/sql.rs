@@ -45,15 +45,6 @@ SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_repl
 pub(crate) const SLOTS: &str = "SELECT slot_name::text, confirmed_flush_lsn FROM pg_catalog.pg_replication_slots \
      WHERE confirmed_flush_lsn IS NOT NULL AND plugin = 'pgoutput' AND database = pg_catalog.current_database()";
 
-/// Who holds the advisory lock `$1`, for people.
-pub(crate) const HOLDER: &str = "
-SELECT 'pid ' || l.pid || coalesce(', from ' || pg_catalog.host(a.client_addr), '')
-       || coalesce(', since ' || a.backend_start::timestamptz(0), '')
-  FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
- WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-   AND ((l.classid::bigint << 32) | l.objid::bigint) = $1";
-
 /// Whether somebody applies: holds the advisory lock `$1`.
 pub(crate) const APPLIES: &str = "
 SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1

@@ -32,7 +32,7 @@ pub use handover::{
 };
 pub use hold::{HOLD_CHANNEL, Hold, held, hold, lock_held, release, renew_hold, stand_at};
 pub use install::{VERSION, install, installed_version};
-pub use lock::{FlowLock, end_holder, is_locked, lock, lock_shared, try_lock, unlock};
+pub use lock::{FlowLock, end_holder, holder, is_locked, lock, lock_shared, try_lock, unlock};
 pub use node::{
     AdoptedTable, NodeRecord, RoleNote, adopt_flow, beat, end_flow, hold_node, hold_progress, init_node,
     node, note_fence_lsn, note_role, repoint_flow, sample_progress,

@@ -13,6 +13,13 @@ const IS_LOCKED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l \
      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()) \
      AND ((l.classid::bigint << 32) | l.objid::bigint) = $1)";
 /// `$1`: the key of the lock.
+const HOLDER: &str = "SELECT 'pid ' || l.pid || coalesce(', from ' || pg_catalog.host(a.client_addr), '') \
+     || coalesce(', since ' || a.backend_start::timestamptz(0), '') \
+     FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid \
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+     AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()) \
+     AND ((l.classid::bigint << 32) | l.objid::bigint) = $1";
+/// `$1`: the key of the lock.
 const END_HOLDER: &str = "SELECT pg_catalog.pg_terminate_backend(l.pid) FROM pg_catalog.pg_locks AS l \
      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.pid <> pg_catalog.pg_backend_pid() \
      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()) \
@@ -86,6 +93,19 @@ pub async fn is_locked(
 ) -> Result<bool, StateError> {
     let row = client.query_one(IS_LOCKED, &[&lock.key(name)]).await;
     row.map(|row| row.get(0)).map_err(StateError::sql("looking for the flow's lock"))
+}
+
+/// Whose session has a lock of the flow that only one can have, for people; `None`: nobody's any more.
+///
+/// # Errors
+/// [`StateError::Sql`].
+pub async fn holder(
+    client: &impl GenericClient,
+    name: &FlowName,
+    lock: FlowLock,
+) -> Result<Option<String>, StateError> {
+    let row = client.query_opt(HOLDER, &[&lock.key(name)]).await;
+    row.map(|row| row.map(|row| row.get(0))).map_err(StateError::sql("looking who has the flow's lock"))
 }
 
 /// Ends the other session that has a lock of the flow.
