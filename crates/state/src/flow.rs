@@ -154,12 +154,19 @@ const CHANGE_SPOOL: &str = "WITH noted AS (UPDATE relevo.flow SET spool = $2 WHE
 /// lies behind a [hold](crate::hold()) that is in force, the flow may not go there yet: the statement
 /// then fails with SQLSTATE 22012 (`division_by_zero`) and the server refuses the whole transaction, even when
 /// its COMMIT was sent without waiting for this answer.
-pub const ADVANCE_PROGRESS: &str = "WITH moved AS (UPDATE relevo.progress SET applied_lsn = $3, \
-     commit_lsn = coalesce($4, commit_lsn), commit_time = coalesce($5, commit_time), \
-     updated_at = pg_catalog.clock_timestamp() \
-     WHERE flow = $1 AND applied_lsn = $2 \
-     AND (hold_lsn IS NULL OR $3 <= hold_lsn OR hold_until < pg_catalog.clock_timestamp()) RETURNING 1) \
-     SELECT 1 / pg_catalog.count(*) FROM moved";
+///
+/// `besides`: an expression that the same statement evaluates, for whoever has another reason to have the server refuse.
+#[must_use]
+pub fn advance_progress(besides: &str) -> String {
+    format!(
+        "WITH moved AS (UPDATE relevo.progress SET applied_lsn = $3, \
+         commit_lsn = coalesce($4, commit_lsn), commit_time = coalesce($5, commit_time), \
+         updated_at = pg_catalog.clock_timestamp() \
+         WHERE flow = $1 AND applied_lsn = $2 \
+         AND (hold_lsn IS NULL OR $3 <= hold_lsn OR hold_until < pg_catalog.clock_timestamp()) RETURNING 1) \
+         SELECT 1 / pg_catalog.count(*), {besides} FROM moved"
+    )
+}
 
 const FORGET_PROGRESS: &str = "DELETE FROM relevo.progress WHERE flow = $1";
 const FORGET_COPY: &str =

@@ -1,6 +1,6 @@
 //! Holding a flow at a position of its source, so that both sides can be compared there.
 //!
-//! The database itself keeps the flow there: [`crate::ADVANCE_PROGRESS`] refuses to move behind a hold that is in force,
+//! The database itself keeps the flow there: [`crate::advance_progress`] refuses to move behind a hold that is in force,
 //! whoever asks. A hold ends by itself, because whoever asked for it may have been killed. What may not enter: what is
 //! done meanwhile.
 

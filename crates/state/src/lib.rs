@@ -22,7 +22,7 @@ mod verification;
 pub use copying::{CopyPace, SentTable, copy_pace, note_copy};
 pub use error::StateError;
 pub use flow::{
-    ADVANCE_PROGRESS, FlowRecord, FlowState, StoredProgress, begin_attempt_of, begin_streaming, change_spool,
+    FlowRecord, FlowState, StoredProgress, advance_progress, begin_attempt_of, begin_streaming, change_spool,
     claim_spool, complete_copy, copy_attempt, create_flow, flow, flows, forget_progress, mark_schema_ready,
     progress, reopen_copy, say_state, set_state,
 };

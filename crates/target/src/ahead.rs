@@ -1,7 +1,7 @@
 //! The session for a transaction that still runs on the source.
 //!
 //! It holds no lock of the flow and knows no progress of its own: it commits only behind a statement that makes the server
-//! refuse, unless the progress stands where the flow says that it stands (`relevo_state::ADVANCE_PROGRESS`). What may not
+//! refuse, unless the progress stands where the flow says that it stands (`relevo_state::advance_progress`). What may not
 //! enter: when that is.
 
 use relevo_connect::ConnInfo;

@@ -161,15 +161,11 @@ impl PgTarget {
         // What a table has missed was committed on the source before what was applied last.
         let ended = ended.filter(|_| batch.joins.is_empty());
         let next = next_progress(&self.progress, batch, ended.map(|part| &*part.header));
-        run.check(&self.check).await?;
         if !batch.joins.is_empty() {
             run.join(&batch.joins).await?;
         }
         run.advance(&self.advance, &self.progress, &next, ended.is_some()).await?;
-        run.session("COMMIT", "committing").await?;
-        if let Some(statement) = &self.insert_position {
-            run.ask_position(statement).await?;
-        }
+        run.commit(self.asynchronous).await?;
         let written_to = run.finish().await?;
         self.in_transaction = false;
         self.touched.clear();

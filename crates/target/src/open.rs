@@ -19,7 +19,7 @@ use crate::distrust::Distrust;
 use crate::error::TargetError;
 use crate::known::Known;
 use crate::missing::Missing;
-use crate::stamp::{Touched, prepare_check};
+use crate::stamp::{Touched, prepare_advance};
 
 const ASYNCHRONOUS: &str = "SET synchronous_commit = off";
 /// Whoever asks for synchronous commits gets them, but a stricter setting of the role or server stays.
@@ -45,7 +45,6 @@ const SERVER: &str = "SELECT pg_catalog.current_setting('wal_block_size')::bigin
      pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')), \
      pg_catalog.current_setting('synchronous_commit') = 'off', pg_catalog.pg_is_in_recovery(), \
      pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')";
-const INSERT_POSITION: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
 
 const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1)";
 const LOCK_HOLDER: &str = "
@@ -140,10 +139,9 @@ pub struct PgTarget {
     pub(crate) stages: HashSet<u32>,
     /// Tables that go in order for a while.
     pub(crate) distrust: Distrust,
-    pub(crate) check: Statement,
     pub(crate) advance: Statement,
-    /// Asks how far the WAL was written; `None` when commits wait for their flush.
-    pub(crate) insert_position: Option<Statement>,
+    /// Commits return before their flush: it is asked how far the WAL was written.
+    pub(crate) asynchronous: bool,
     pub(crate) wal: WalSizes,
     /// Counts batches, to tell what was learnt in this one.
     pub(crate) batch_number: u64,
@@ -219,10 +217,8 @@ impl PgTarget {
             true => relevo_state::led_from(&*session).await?,
             false => None,
         };
-        let error = || TargetError::session("preparing statements");
-        let check = prepare_check(&session).await.map_err(error())?;
-        let advance = session.prepare(relevo_state::ADVANCE_PROGRESS).await.map_err(error())?;
-        let insert_position = session.prepare(INSERT_POSITION).await.map_err(error())?;
+        let advance =
+            prepare_advance(&session).await.map_err(TargetError::session("preparing statements"))?;
         Ok(Self {
             session,
             flow,
@@ -241,9 +237,8 @@ impl PgTarget {
             may_stage: server.may_stage,
             stages: HashSet::new(),
             distrust: Distrust::default(),
-            check,
             advance,
-            insert_position: server.asynchronous.then_some(insert_position),
+            asynchronous: server.asynchronous,
             wal: server.wal,
             batch_number: 0,
             in_transaction: false,

@@ -15,7 +15,7 @@ use relevo_catalog::TableName;
 use relevo_model::{Cell, Change, FlowName, Progress, QualifiedName, Relation, SourceLsn, TargetLsn};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{PgLsn, ToSql};
-use tokio_postgres::{Client, CopyInSink, Error, Statement};
+use tokio_postgres::{Client, CopyInSink, Error, SimpleQueryMessage, Statement};
 use tracing::info;
 
 use crate::blame::{Item, column_of_statement, line_of_copy, operation, size_bytes};
@@ -37,6 +37,8 @@ use crate::truncate::emptying;
 /// From how many inserts in a row COPY pays for the extra round trip of its start.
 const COPY_FROM_ROWS: usize = 16;
 const FLUSH_THIS: &str = "SET LOCAL synchronous_commit = on";
+/// Both in one message: what is asked behind it holds up the next transaction less.
+const COMMIT_AND_ASK: &str = "COMMIT; SELECT pg_catalog.pg_current_wal_insert_lsn()";
 
 /// What a request under way was for.
 pub(crate) enum Tag<'a> {
@@ -50,10 +52,10 @@ pub(crate) enum Tag<'a> {
     Net { map: Arc<TableMap>, operation: &'static str, expected: u64 },
     /// Emptying tables, of which the first is named.
     Truncate { item: Item<'a>, map: Arc<TableMap> },
-    /// Whether the tables are as they were.
-    Check,
-    /// The progress.
+    /// The progress, and whether the tables are as they were.
     Progress { expected: SourceLsn },
+    /// The COMMIT with the question how far the WAL was written.
+    Commit,
 }
 
 /// One batch on its way.
@@ -115,6 +117,10 @@ impl<'a> Run<'a> {
                 return Err(TargetError::SetCount { table: map.name().clone(), operation, expected, found });
             }
             (Ok(Reply::Position(position)), _) => self.written_to = Some(position),
+            // Without it the commit would pass for one that was flushed.
+            (Ok(Reply::Done), Tag::Commit) => {
+                return Err(TargetError::Contract("the target did not say how far its WAL was written"));
+            }
             (Ok(Reply::Rows(_) | Reply::Done), _) => {}
         }
         Ok(true)
@@ -264,17 +270,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Makes sure that no table of the transaction was altered since it was read.
-    pub(crate) async fn check(&mut self, statement: &Statement) -> Result<(), TargetError> {
-        if self.touched.is_empty() {
-            return Ok(());
-        }
-        let (client, statement, (oids, stamps)) = (self.client, statement.clone(), self.touched.stamps());
-        let bytes = 16 * oids.len();
-        let request = async move { client.execute(&statement, &[&oids, &stamps]).await.map(|_| Reply::Done) };
-        self.send(Tag::Check, bytes, request).await
-    }
-
     /// Lets arrived tables follow the stream from the end of this transaction on. It is flushed with its commit: what
     /// the tables have missed may be forgotten after it.
     pub(crate) async fn join(&mut self, tables: &[QualifiedName]) -> Result<(), TargetError> {
@@ -293,7 +288,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Moves the progress. The server itself refuses the transaction when the progress is not where it should be.
+    /// Moves the progress. The server itself refuses the transaction when the progress is not where it should be, or when a
+    /// table of the transaction was altered since it was read.
     pub(crate) async fn advance(
         &mut self,
         statement: &Statement,
@@ -306,21 +302,27 @@ impl<'a> Run<'a> {
         let (from, to) = (lsn(now.applied), lsn(next.applied));
         let commit_lsn = next.commit_lsn.filter(|_| moves_commit).map(lsn);
         let commit_time = next.commit_time.filter(|_| moves_commit).map(SystemTime::from);
+        let (oids, stamps) = self.touched.stamps();
+        let bytes = 128 + 16 * oids.len();
         let request = async move {
-            let done = client.execute(&statement, &[&flow, &from, &to, &commit_lsn, &commit_time]).await;
-            done.map(|_| Reply::Done)
+            let parameters: [&(dyn ToSql + Sync); 7] =
+                [&flow, &from, &to, &commit_lsn, &commit_time, &oids, &stamps];
+            client.execute(&statement, &parameters).await.map(|_| Reply::Done)
         };
-        self.send(Tag::Progress { expected: now.applied }, 128, request).await
+        self.send(Tag::Progress { expected: now.applied }, bytes, request).await
     }
 
-    pub(crate) async fn ask_position(&mut self, statement: &Statement) -> Result<(), TargetError> {
-        let (client, statement) = (self.client, statement.clone());
+    /// Commits, and asks how far the WAL was written if it is `asynchronous`.
+    pub(crate) async fn commit(&mut self, asynchronous: bool) -> Result<(), TargetError> {
+        if !asynchronous {
+            return self.session("COMMIT", "committing").await;
+        }
+        let client = self.client;
         let request = async move {
-            let row = client.query_one(&statement, &[]).await?;
-            let lsn: PgLsn = row.try_get(0)?;
-            Ok(Reply::Position(TargetLsn::new(lsn.into())))
+            let answer = client.simple_query(COMMIT_AND_ASK).await?;
+            Ok(position(&answer).map_or(Reply::Done, Reply::Position))
         };
-        self.send(Tag::Session("asking for the WAL position"), 16, request).await
+        self.send(Tag::Commit, COMMIT_AND_ASK.len(), request).await
     }
 
     /// The table that the relation means, which the transaction touches from now on. When it has to be looked up, so are those
@@ -395,18 +397,16 @@ impl<'a> Run<'a> {
     pub(crate) fn blame(&self, tag: Tag<'a>, source: Error) -> TargetError {
         let (change, map): (FailedChange, _) = match tag {
             Tag::Session(action) => return TargetError::session(action)(source),
-            Tag::Check => {
-                return if raised_by_us(&source) {
-                    TargetError::TableAltered { tables: self.touched.names(), source }
-                } else {
-                    TargetError::session("looking whether tables were altered")(source)
-                };
-            }
+            Tag::Commit => return TargetError::session("committing")(source),
             Tag::Progress { expected } => {
-                return if raised_by_us(&source) {
-                    TargetError::ProgressMoved { flow: self.flow.clone(), expected, source }
-                } else {
-                    TargetError::session("recording the progress")(source)
+                return match source.code() {
+                    Some(&SqlState::INVALID_TEXT_REPRESENTATION) => {
+                        TargetError::TableAltered { tables: self.touched.names(), source }
+                    }
+                    _ if raised_by_us(&source) => {
+                        TargetError::ProgressMoved { flow: self.flow.clone(), expected, source }
+                    }
+                    _ => TargetError::session("recording the progress")(source),
                 };
             }
             Tag::Net { map, operation, .. } => {
@@ -470,6 +470,15 @@ pub(crate) fn cells<'a>(change: &'a Change, slots: &[Slot]) -> Result<Vec<&'a Ce
         })
         .collect::<Option<_>>()
         .ok_or_else(|| TargetError::Contract(operation_lacks_row(change)))
+}
+
+/// The position that [`COMMIT_AND_ASK`] brings.
+fn position(answer: &[SimpleQueryMessage]) -> Option<TargetLsn> {
+    let value = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    })?;
+    value.parse::<PgLsn>().ok().map(|lsn| TargetLsn::new(lsn.into()))
 }
 
 fn operation_lacks_row(change: &Change) -> &'static str {

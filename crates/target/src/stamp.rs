@@ -21,13 +21,14 @@ SELECT n.nspname::text, c.relname::text, c.xmin::text::bigint
   JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name";
 
-/// Fails with SQLSTATE 22012 (`division_by_zero`) unless the tables `$1` (OIDs) still have the stamps `$2`: so the
-/// server refuses the transaction, whose COMMIT is already under way.
+/// Fails with SQLSTATE 22P02 (`invalid_text_representation`) unless the tables `$6` (OIDs) still have the stamps `$7`: so the
+/// server refuses the transaction, whose COMMIT is already under way. It goes with the statement that moves the progress,
+/// whose parameters come first, since each statement of its own is waited for by whoever waits for the transaction.
 const CHECK: &str = "
-SELECT 1 / (pg_catalog.count(*) = 0)::int
-  FROM unnest($1::oid[], $2::bigint[]) AS known (oid, stamp)
+(SELECT CASE WHEN pg_catalog.count(*) = 0 THEN '0' ELSE 'relevo: a table was altered' END::int
+  FROM unnest($6::oid[], $7::bigint[]) AS known (oid, stamp)
  WHERE known.stamp IS DISTINCT FROM
-       (SELECT c.xmin::text::bigint FROM pg_catalog.pg_class c WHERE c.oid = known.oid)";
+       (SELECT c.xmin::text::bigint FROM pg_catalog.pg_class c WHERE c.oid = known.oid))";
 
 /// The stamps of the tables that exist, to be taken before their descriptions are read.
 pub(crate) async fn stamps(client: &Client, names: &[TableName]) -> Result<BTreeMap<TableName, i64>, Error> {
@@ -41,8 +42,9 @@ pub(crate) async fn stamps(client: &Client, names: &[TableName]) -> Result<BTree
         .collect()
 }
 
-pub(crate) async fn prepare_check(client: &Client) -> Result<Statement, Error> {
-    client.prepare(CHECK).await
+/// The statement that moves the progress if the tables are as they were.
+pub(crate) async fn prepare_advance(client: &Client) -> Result<Statement, Error> {
+    client.prepare(&relevo_state::advance_progress(CHECK)).await
 }
 
 /// The tables that the transaction has touched, by their OIDs.
@@ -59,10 +61,6 @@ impl Touched {
     /// A table that the transaction itself gives a new stamp: by TRUNCATE, which also keeps everybody else out.
     pub(crate) fn remove(&mut self, map: &TableMap) {
         self.0.remove(&map.table.oid);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     pub(crate) fn clear(&mut self) {

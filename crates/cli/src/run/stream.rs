@@ -16,7 +16,9 @@ use relevo_target::{
 };
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::args::SynchronousCommitArg;
 use crate::connect;
@@ -256,7 +258,15 @@ pub async fn stream(
         hold,
         ..FlowOptions::default()
     };
-    Flow::run(ends, options, board.as_ref(), shutdown)
-        .await
-        .map_err(|error| CliError::of_class(error.class(), error.text()).of_kind(error.kind()))
+    let board = Arc::clone(board);
+    // A task of its own: what it gives to the target's task it gives on the same thread. Whoever blocks on a future does
+    // so on a thread that has to be woken for each event, and has to wake another one.
+    let flow = async move { Flow::run(ends, options, board.as_ref(), shutdown).await };
+    let ended = match AbortOnDropHandle::new(tokio::spawn(flow)).await.map_err(JoinError::try_into_panic) {
+        Ok(ended) => ended,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime ends, and this with it.
+        Err(Err(_)) => std::future::pending().await,
+    };
+    ended.map_err(|error| CliError::of_class(error.class(), error.text()).of_kind(error.kind()))
 }
