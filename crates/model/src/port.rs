@@ -194,8 +194,8 @@ pub trait ChangeTarget: Send {
     }
 }
 
-/// A second session of the target, for one transaction that still runs on the source. Dropping the value takes back what is
-/// not committed.
+/// A second session of the target, for one transaction that still runs on the source, or for a batch that is applied while
+/// the one before it still is. Dropping the value takes back what is not committed.
 pub trait AheadTarget: Send {
     /// What can go wrong.
     type Error: Fault;
@@ -215,6 +215,29 @@ pub trait AheadTarget: Send {
     fn commit(
         &mut self,
         last: TransactionPart,
+        applied: SourceLsn,
+    ) -> impl Future<Output = Result<Applied, Self::Error>> + Send;
+
+    /// Applies a batch of whole transactions while the batch before it, which changes other rows, is still being applied, and
+    /// holds the commit back. `false`: this batch has to go by itself, and the value may only be dropped.
+    ///
+    /// # Errors
+    /// As of [`AheadTarget::apply`].
+    fn prepare(&mut self, batch: &Batch) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+
+    /// Makes sure that nobody waits for what a batch that was prepared has locked.
+    ///
+    /// # Errors
+    /// Also when somebody does: the batch before it may be among them, and would wait for ever.
+    fn look(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Commits the batch that was prepared, together with its position, provided that the progress stands at `applied`.
+    ///
+    /// # Errors
+    /// The commit may have happened all the same: the stored progress says.
+    fn commit_prepared(
+        &mut self,
+        batch: &Batch,
         applied: SourceLsn,
     ) -> impl Future<Output = Result<Applied, Self::Error>> + Send;
 }

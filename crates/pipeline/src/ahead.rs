@@ -10,7 +10,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relevo_model::{Ahead, AheadTarget, Applied, Fault, SourceLsn, TransactionPart, Xid};
+use relevo_model::{Ahead, AheadTarget, Applied, Batch, Fault, SourceLsn, TransactionPart, Xid};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::info;
@@ -57,17 +57,36 @@ impl AheadSessions {
 
 /// What the second session is to do.
 #[derive(Debug)]
-enum Work {
+pub(crate) enum Work {
+    /// To apply a part of a transaction.
     Part(TransactionPart),
+    /// To commit the transaction.
     Commit(TransactionPart, SourceLsn),
+    /// To apply a batch and hold its commit back.
+    Prepare(Arc<Batch>),
+    /// To look whether somebody waits for the batch.
+    Look,
+    /// To commit the batch.
+    CommitPrepared(Arc<Batch>, SourceLsn),
+}
+
+/// What it has done.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// It is applied, and not committed.
+    Applied,
+    /// It cannot go beside anything else.
+    MustGoAlone,
+    /// It is committed.
+    Committed(Applied),
 }
 
 /// The handle of the task that owns the second session.
 #[derive(Debug)]
-struct Task {
-    work: mpsc::Sender<Work>,
-    results: mpsc::Receiver<Result<Option<Applied>, FlowError>>,
-    owner: Owner,
+pub(crate) struct Task {
+    pub work: mpsc::Sender<Work>,
+    pub results: mpsc::Receiver<Result<Done, FlowError>>,
+    pub owner: Owner,
 }
 
 impl Task {
@@ -85,7 +104,7 @@ impl Task {
 async fn own<A: AheadTarget, E: Fault>(
     opening: impl Future<Output = Result<A, E>>,
     mut inbox: mpsc::Receiver<Work>,
-    outbox: mpsc::Sender<Result<Option<Applied>, FlowError>>,
+    outbox: mpsc::Sender<Result<Done, FlowError>>,
 ) {
     let mut target = match opening.await {
         Ok(target) => target,
@@ -97,8 +116,16 @@ async fn own<A: AheadTarget, E: Fault>(
     };
     while let Some(work) = inbox.recv().await {
         let done = match work {
-            Work::Part(part) => target.apply(part).await.map(|()| None),
-            Work::Commit(last, applied) => target.commit(last, applied).await.map(Some),
+            Work::Part(part) => target.apply(part).await.map(|()| Done::Applied),
+            Work::Commit(last, applied) => target.commit(last, applied).await.map(Done::Committed),
+            Work::Prepare(batch) => {
+                let prepared = target.prepare(&batch).await;
+                prepared.map(|beside| if beside { Done::Applied } else { Done::MustGoAlone })
+            }
+            Work::Look => target.look().await.map(|()| Done::Applied),
+            Work::CommitPrepared(batch, applied) => {
+                target.commit_prepared(&batch, applied).await.map(Done::Committed)
+            }
         };
         let failed = done.is_err();
         if outbox.send(done.map_err(FlowError::end)).await.is_err() || failed {
@@ -107,8 +134,8 @@ async fn own<A: AheadTarget, E: Fault>(
     }
 }
 
-/// How much is thought of applying ahead, from one session of the flow to the next: after a transaction that had to be given
-/// up some are left out, twice as many each time. Pure.
+/// How much is thought of the second session: after a transaction, or a batch, that had to be given up some are left out,
+/// twice as many each time. Pure.
 #[derive(Debug, Clone)]
 pub(crate) struct Trust {
     left_out: u32,
@@ -122,19 +149,21 @@ impl Default for Trust {
 }
 
 impl Trust {
-    /// Whether the next transaction may go ahead.
-    fn allows(&mut self) -> bool {
+    /// Whether the next one may try.
+    pub fn allows(&mut self) -> bool {
         let allows = self.left_out == 0;
         self.left_out = self.left_out.saturating_sub(1);
         allows
     }
 
-    fn failed(&mut self) {
+    /// One that tried had to be given up.
+    pub fn failed(&mut self) {
         self.left_out = self.next;
         self.next = (self.next * 2).min(MOST_LEFT_OUT);
     }
 
-    fn succeeded(&mut self) {
+    /// One that tried is committed.
+    pub fn succeeded(&mut self) {
         self.next = 1;
     }
 }
@@ -299,9 +328,18 @@ impl<'a> AheadOfCommit<'a> {
         Some(last)
     }
 
-    /// Waits for the second session: `Ok(None)` when a part is applied, `Ok(Some)` when the transaction is committed.
-    /// Cancel-safe.
-    pub async fn result(&mut self) -> Result<Option<Applied>, FlowError> {
+    /// Whether the second session may be used for something else just now.
+    pub fn leaves_room(&self) -> bool {
+        self.going.is_none() && self.sessions.as_ref().is_some_and(|sessions| (sessions.allowed)())
+    }
+
+    /// Opens the second session for something else.
+    pub fn session(&self) -> Option<Task> {
+        self.sessions.as_ref().map(|sessions| (sessions.start)())
+    }
+
+    /// Waits for the second session. Cancel-safe.
+    pub async fn result(&mut self) -> Result<Done, FlowError> {
         match &mut self.going {
             Some(going) if going.in_hand.is_some() || going.committing => {
                 let result = going.task.results.recv().await;

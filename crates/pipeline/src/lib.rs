@@ -6,6 +6,7 @@
 //! metrics. Whoever wants to watch implements [`FlowObserver`].
 
 mod ahead;
+mod beside;
 mod durability;
 mod error;
 mod flow;
@@ -17,6 +18,7 @@ mod order;
 mod retry;
 mod session;
 mod worker;
+mod writes;
 
 pub use ahead::AheadSessions;
 pub use durability::DurabilityQueue;

@@ -102,6 +102,11 @@ pub enum FlowEvent<'a> {
         /// It is committed.
         committed: bool,
     },
+    /// A batch that was applied beside the one before it is committed on the target, or was taken back by us.
+    Beside {
+        /// It is committed.
+        committed: bool,
+    },
     /// When the source committed the oldest transaction that has been received and is not visible on the target
     /// yet; `None` when there is none.
     OldestUnapplied(Option<Timestamp>),

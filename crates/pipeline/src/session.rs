@@ -12,6 +12,7 @@
 //! yet. While the target is busy, transactions pile up. A session never repairs anything: any error ends it, and both ends are opened anew.
 
 mod ahead;
+mod beside;
 mod ending;
 
 use std::future::ready;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relevo_model::{
-    Applied, Batch, Batcher, ChangeSource, ChangeTarget, Feedback, FlushProbe, SourceEvent, SourceLsn,
+    Ahead, Applied, Batch, Batcher, ChangeSource, ChangeTarget, Feedback, FlushProbe, SourceEvent, SourceLsn,
     TargetLsn, Timestamp, TransactionHeader,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::ahead::{AheadOfCommit, Taken, Trust};
+use crate::beside::Beside;
 use crate::gate::Gate;
 use crate::idle::IdleProgress;
 use crate::order::Order;
@@ -63,8 +65,17 @@ struct InHand {
     position: Option<SourceLsn>,
     bytes: usize,
     commit_times: Vec<Timestamp>,
+    way: Way,
+}
+
+/// By which way the target gets a batch.
+enum Way {
+    /// All of it by its first session.
+    First,
     /// It is the end of a transaction that went ahead: what will have come in then, and what is known of it.
-    ahead: Option<(Order, Arc<TransactionHeader>)>,
+    Ahead(Order, Arc<TransactionHeader>),
+    /// It was applied beside the one before it, and only its commit is on its way.
+    Beside(Arc<Batch>),
 }
 
 pub(crate) struct Session<'a, S> {
@@ -80,6 +91,10 @@ pub(crate) struct Session<'a, S> {
     in_hand: Option<InHand>,
     gate: Gate,
     ahead: AheadOfCommit<'a>,
+    /// What goes beside the batch in hand.
+    beside: Beside,
+    /// The next batch, if it was taken already.
+    next: Option<Batch>,
     /// The target has a transaction open whose end is to come.
     half_way: bool,
     /// What has been applied of transactions since the last commit on the target.
@@ -138,6 +153,8 @@ where
         in_hand: None,
         gate: Gate::new(options.hold.clone()),
         ahead: AheadOfCommit::new(ahead, trust),
+        beside: Beside::default(),
+        next: None,
         half_way: false,
         uncommitted: AppliedBatch::default(),
         start,
@@ -178,6 +195,7 @@ impl<S: ChangeSource> Session<'_, S> {
             let was_idle = self.in_hand.is_none();
             self.hand_over()?;
             self.go_ahead()?;
+            self.go_beside();
             if was_idle && self.in_hand.is_some() {
                 // Whoever waits for the batch waits for the target's task, which runs on this thread, before anything else.
                 tokio::task::yield_now().await;
@@ -197,6 +215,7 @@ impl<S: ChangeSource> Session<'_, S> {
                     self.take_in_what_is_there().await?;
                 }
                 result = self.ahead.result() => self.went_ahead(result)?,
+                result = self.beside.result() => self.went_beside(result)?,
                 flushed = self.probe.flushed() => self.flushed(flushed?),
                 _ = turns.tick() => self.turn(),
                 () = self.gate.changed() => {}
@@ -242,7 +261,8 @@ impl<S: ChangeSource> Session<'_, S> {
 
     fn held_bytes(&self) -> usize {
         let in_hand = self.in_hand.as_ref().map_or(0, |batch| batch.bytes);
-        self.batcher.waiting_bytes() + in_hand + self.ahead.held_bytes()
+        let next = self.next.as_ref().map_or(0, |batch| batch.size_bytes);
+        self.batcher.waiting_bytes() + next + in_hand + self.ahead.held_bytes() + self.beside.held_bytes()
     }
 
     fn has_room(&self) -> bool {
@@ -266,7 +286,14 @@ impl<S: ChangeSource> Session<'_, S> {
                     self.batcher.keepalive(position);
                 }
             }
+            // One session cannot do both, and nothing is lost: the transaction comes again behind its commit.
+            SourceEvent::Ahead(Ahead::Part(part)) if part.first && self.beside.holds() => {
+                self.source.settle_ahead(part.header.xid, false);
+            }
             SourceEvent::Ahead(ahead) => {
+                if matches!(&ahead, Ahead::Part(part) if part.first) {
+                    self.beside.close();
+                }
                 if let Taken::Refused(xid) = self.ahead.take_in(ahead, Instant::now()) {
                     self.source.settle_ahead(xid, false);
                 }
@@ -277,17 +304,18 @@ impl<S: ChangeSource> Session<'_, S> {
 
     /// Gives the target the next batch, if it is idle and there is one.
     fn hand_over(&mut self) -> Result<(), FlowError> {
-        if self.in_hand.is_some() {
+        if self.in_hand.is_some() || self.beside.holds() {
             return Ok(());
         }
         let now = Instant::now();
         let limit = self.gate.limit();
-        let next = match self.reached < self.singly_until {
-            true => self.batcher.take_one_until(limit),
-            false => self.batcher.take_until(limit),
+        let next = match self.next.take() {
+            Some(next) => Some(next),
+            None if self.reached < self.singly_until => self.batcher.take_one_until(limit),
+            None => self.batcher.take_until(limit),
         };
         match next {
-            Some(batch) if !batch.parts.is_empty() => return self.give(batch),
+            Some(batch) if !batch.parts.is_empty() => return self.give_two(batch),
             Some(bare) => {
                 if let Some(position) = bare.position {
                     self.idle.hold(position, now);
@@ -331,12 +359,31 @@ impl<S: ChangeSource> Session<'_, S> {
     }
 
     fn give(&mut self, batch: Batch) -> Result<(), FlowError> {
+        let commit_times = self.count(&batch);
+        self.half_way = batch.unfinished();
+        self.in_hand = Some(InHand {
+            since: Instant::now(),
+            position: batch.position,
+            bytes: batch.size_bytes,
+            commit_times,
+            way: Way::First,
+        });
+        self.apply.hand_over(batch)
+    }
+
+    /// Counts what is in a batch, and says when its transactions committed.
+    fn count(&mut self, batch: &Batch) -> Vec<Timestamp> {
         let mut commit_times = Vec::with_capacity(batch.parts.len());
+        let truncates = self.uncommitted.changes.truncates;
         for part in &batch.parts {
             part.changes.iter().for_each(|change| self.uncommitted.changes.count(change));
             if part.end.is_some() {
                 commit_times.push(part.header.commit_time);
             }
+        }
+        if self.uncommitted.changes.truncates > truncates {
+            // What it knows of those tables is outdated then.
+            self.beside.close();
         }
         if let Some(part) = batch.parts.first() {
             self.observe_oldest(Some(part.header.commit_time));
@@ -345,15 +392,7 @@ impl<S: ChangeSource> Session<'_, S> {
                 bytes: batch.size_bytes as u64,
             });
         }
-        self.half_way = batch.unfinished();
-        self.in_hand = Some(InHand {
-            since: Instant::now(),
-            position: batch.position,
-            bytes: batch.size_bytes,
-            commit_times,
-            ahead: None,
-        });
-        self.apply.hand_over(batch)
+        commit_times
     }
 
     /// The batch in hand was applied; unless it ends inside a transaction, it is committed.
@@ -396,6 +435,7 @@ impl<S: ChangeSource> Session<'_, S> {
 
     fn turn(&mut self) {
         self.observer.event(FlowEvent::Turn);
+        self.beside.rest(Instant::now());
         if self.on_probation && self.sound() {
             self.announce();
         }
@@ -427,7 +467,8 @@ impl<S: ChangeSource> Session<'_, S> {
         if std::mem::take(&mut self.heard) {
             self.observer.event(FlowEvent::Received { position: received });
         }
-        if self.in_hand.is_none() && !self.order.inside() && self.ahead.committed().is_none() {
+        let held = self.in_hand.is_some() || self.next.is_some() || self.beside.holds();
+        if !held && !self.order.inside() && self.ahead.committed().is_none() {
             self.observe_oldest(None);
         }
         let buffer_bytes = self.held_bytes();

@@ -60,6 +60,17 @@ impl ChangeTarget for PgTarget {
 }
 
 impl PgTarget {
+    /// Applies a batch of whole transactions, and leaves the transaction open in which it did.
+    pub(crate) async fn apply_and_withhold(&mut self, batch: &Batch) -> Result<(), TargetError> {
+        if self.spent {
+            return Err(TargetError::Spent);
+        }
+        (self.spent, self.withheld) = (true, true);
+        self.apply_batch(batch).await?;
+        (self.spent, self.withheld) = (false, false);
+        Ok(())
+    }
+
     async fn apply_batch(&mut self, batch: &Batch) -> Result<Applied, TargetError> {
         self.check_contract(batch)?;
         self.batch_number += 1;
@@ -135,7 +146,9 @@ impl PgTarget {
             (false, true) => BEGIN_MARKED.to_owned(),
             (false, false) => BEGIN.to_owned(),
         };
-        if let Some(mark) = mark(batch, &self.progress, &self.system_id).filter(|_| self.marked) {
+        // What is withheld is said with its commit, when the progress before it is known.
+        let says_which = self.marked && !self.withheld;
+        if let Some(mark) = mark(batch, &self.progress, &self.system_id).filter(|_| says_which) {
             begin.push_str(&SAY_WHICH.replace("$mark", &quote_literal(&mark.to_string())));
         }
         if !begin.is_empty() {
@@ -151,7 +164,7 @@ impl PgTarget {
                 run.session(END_PART, "ending a part of a transaction").await?;
             }
         }
-        if batch.unfinished() {
+        if batch.unfinished() || self.withheld {
             run.finish().await?;
             self.in_transaction = true;
             let missing_rows = self.missing.end_batch();

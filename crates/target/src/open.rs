@@ -143,6 +143,8 @@ pub struct PgTarget {
     /// Commits return before their flush: it is asked how far the WAL was written.
     pub(crate) asynchronous: bool,
     pub(crate) wal: WalSizes,
+    /// The commit of the batch in hand is asked for by itself.
+    pub(crate) withheld: bool,
     /// Counts batches, to tell what was learnt in this one.
     pub(crate) batch_number: u64,
     /// A transaction in parts is open.
@@ -240,6 +242,7 @@ impl PgTarget {
             advance,
             asynchronous: server.asynchronous,
             wal: server.wal,
+            withheld: false,
             batch_number: 0,
             in_transaction: false,
             spent: false,

@@ -67,6 +67,11 @@ impl Touched {
         self.0.clear();
     }
 
+    /// Whether it holds for every table.
+    pub(crate) fn all(&self, holds: fn(&TableMap) -> bool) -> bool {
+        self.0.values().all(|map| holds(map))
+    }
+
     /// The parameters of the check.
     pub(crate) fn stamps(&self) -> (Vec<u32>, Vec<i64>) {
         self.0.iter().map(|(oid, map)| (*oid, map.stamp)).unzip()

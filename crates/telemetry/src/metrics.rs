@@ -82,6 +82,7 @@ pub struct Metrics {
     missing_rows: IntCounter,
     reapplied: IntCounter,
     ahead: IntCounterVec,
+    beside: IntCounterVec,
     sequences_set: IntCounter,
     last_contact: GaugeVec,
     position: GaugeVec,
@@ -154,6 +155,7 @@ impl Metrics {
             missing_rows: IntCounter::with_opts(opts(names::MISSING_ROWS))?,
             reapplied: IntCounter::with_opts(opts(names::REAPPLIED))?,
             ahead: counters(names::AHEAD, "result")?,
+            beside: counters(names::BESIDE, "result")?,
             sequences_set: IntCounter::with_opts(opts(names::SEQUENCES_SET))?,
             last_contact: gauges(names::LAST_CONTACT, &["side"])?,
             position: gauges(names::POSITION, &["stage"])?,
@@ -215,6 +217,7 @@ impl Metrics {
         register(Box::new(self.missing_rows.clone()))?;
         register(Box::new(self.reapplied.clone()))?;
         register(Box::new(self.ahead.clone()))?;
+        register(Box::new(self.beside.clone()))?;
         register(Box::new(self.sequences_set.clone()))?;
         register(Box::new(self.last_contact.clone()))?;
         register(Box::new(self.position.clone()))?;
@@ -234,6 +237,7 @@ impl Metrics {
         }
         for result in AHEAD_RESULTS {
             self.ahead.with_label_values(&[result]);
+            self.beside.with_label_values(&[result]);
         }
         self.errors.with_label_values(&[MISSING_ROW]);
         self.set_tables([0; TableState::ALL.len()]);
@@ -315,6 +319,11 @@ impl Metrics {
     /// What has become of a transaction that was applied ahead of its commit.
     pub fn ahead(&self, committed: bool) {
         self.ahead.with_label_values(&[AHEAD_RESULTS[usize::from(committed)]]).inc();
+    }
+
+    /// What has become of a batch that was applied beside the one before it.
+    pub fn beside(&self, committed: bool) {
+        self.beside.with_label_values(&[AHEAD_RESULTS[usize::from(committed)]]).inc();
     }
 
     /// A commit on the target. `changes`: inserts, updates, deletes, truncates, messages. `visible_after_seconds`:

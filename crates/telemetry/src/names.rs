@@ -109,6 +109,9 @@ metrics! {
     AHEAD = "relevo_transactions_ahead_total",
         "Large transactions that were applied before their commit on the source, by what became of it: committed, or taken \
          back because something was in the way. What was taken back is applied once more after the commit.";
+    BESIDE = "relevo_batches_beside_total",
+        "Batches that were applied beside the one before them, in a second session of the target, by what became of them: \
+         committed behind it, or taken back and applied once more.";
     SEQUENCES_SET = "relevo_sequences_set_total",
         "Sequences that were set on the target to where the source's stand, while streaming.";
     LAST_CONTACT = "relevo_last_contact_seconds",

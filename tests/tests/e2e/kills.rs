@@ -3,6 +3,7 @@
 //!
 //! What may not enter: errors that need a hand (see `errs`).
 
+mod beside;
 mod copying;
 mod everything;
 mod instants;

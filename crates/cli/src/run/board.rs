@@ -342,6 +342,7 @@ impl FlowObserver for FlowBoard {
                 reapplied_changes: batch.reapplied_changes,
             }),
             FlowEvent::Ahead { committed } => self.board.metrics().ahead(committed),
+            FlowEvent::Beside { committed } => self.board.metrics().beside(committed),
             FlowEvent::OldestUnapplied(time) => self.board.oldest_unapplied(time),
             FlowEvent::Reached { position } => self.board.reached(position),
             FlowEvent::Durable { position } => self.board.durable(position),

@@ -5,8 +5,8 @@
 use relevo_model::{Applied, ChangeSource, Progress, TransactionPart};
 use tokio::time::Instant;
 
-use super::{InHand, Session};
-use crate::ahead::Obstacle;
+use super::{InHand, Session, Way};
+use crate::ahead::{Done, Obstacle};
 use crate::{AppliedBatch, FlowError, FlowEvent};
 
 impl<S: ChangeSource> Session<'_, S> {
@@ -22,7 +22,8 @@ impl<S: ChangeSource> Session<'_, S> {
             let commit_time = last.header.commit_time;
             self.observe_oldest(Some(commit_time));
         }
-        if self.in_hand.is_some() || self.batcher.waiting_bytes() > 0 || self.order.inside() {
+        let others = self.in_hand.is_some() || self.next.is_some() || self.beside.holds();
+        if others || self.batcher.waiting_bytes() > 0 || self.order.inside() {
             return Ok(());
         }
         let Some(last) = self.ahead.commit(self.idle.stored()) else { return Ok(()) };
@@ -35,7 +36,7 @@ impl<S: ChangeSource> Session<'_, S> {
             position: last.end,
             bytes: last.size_bytes,
             commit_times: Vec::new(),
-            ahead: Some((order, last.header)),
+            way: Way::Ahead(order, last.header),
         });
         Ok(())
     }
@@ -49,10 +50,10 @@ impl<S: ChangeSource> Session<'_, S> {
     }
 
     /// The second session has applied a part, or committed, or failed.
-    pub(super) fn went_ahead(&mut self, result: Result<Option<Applied>, FlowError>) -> Result<(), FlowError> {
+    pub(super) fn went_ahead(&mut self, result: Result<Done, FlowError>) -> Result<(), FlowError> {
         match result {
-            Ok(Some(applied)) => self.committed_ahead(applied),
-            Ok(None) => {
+            Ok(Done::Committed(applied)) => self.committed_ahead(applied),
+            Ok(Done::Applied | Done::MustGoAlone) => {
                 self.ahead.part_applied();
                 Ok(())
             }
@@ -69,7 +70,8 @@ impl<S: ChangeSource> Session<'_, S> {
     }
 
     fn committed_ahead(&mut self, applied: Applied) -> Result<(), FlowError> {
-        let Some(InHand { since, position: handed, ahead: Some((order, header)), .. }) = self.in_hand.take()
+        let Some(InHand { since, position: handed, way: Way::Ahead(order, header), .. }) =
+            self.in_hand.take()
         else {
             return Ok(());
         };

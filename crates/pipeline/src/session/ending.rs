@@ -34,9 +34,10 @@ impl<S: ChangeSource> Session<'_, S> {
         let sound = self.sound();
         let position = self.durability.durable();
         let close_until = Instant::now() + self.options.close_grace;
-        let Self { source, apply, probe, ahead, .. } = self;
+        let Self { source, apply, probe, ahead, beside, .. } = self;
         // An unfinished batch is rolled back by dropping the target.
-        tokio::join!(apply.stop(close_until), probe.stop(close_until), ahead.stop(close_until), async {
+        let second = async { tokio::join!(ahead.stop(close_until), beside.stop(close_until)) };
+        tokio::join!(apply.stop(close_until), probe.stop(close_until), second, async {
             match timeout_at(close_until, source.close()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!("the source did not end the stream in order: {error}"),
@@ -63,6 +64,10 @@ impl<S: ChangeSource> Session<'_, S> {
     }
 
     async fn batch_in_hand_done(&mut self) -> Result<(), FlowError> {
+        if self.beside.is_committing() {
+            let result = self.beside.result().await;
+            return self.went_beside(result);
+        }
         if self.ahead.is_committing() {
             let result = self.ahead.result().await;
             return self.went_ahead(result);
@@ -83,8 +88,8 @@ impl<S: ChangeSource> Session<'_, S> {
     /// Drops both ends after an error and waits until the target's connection is gone.
     pub(super) async fn dismantle(self, failed_at: Instant) {
         let until = failed_at + self.options.close_grace;
-        let Self { source, apply, probe, ahead, .. } = self;
+        let Self { source, apply, probe, ahead, beside, .. } = self;
         drop(source);
-        tokio::join!(apply.stop(until), probe.stop(until), ahead.stop(until));
+        tokio::join!(apply.stop(until), probe.stop(until), ahead.stop(until), beside.stop(until));
     }
 }

@@ -4,6 +4,7 @@
 
 mod ahead;
 mod behaviour;
+mod beside;
 mod faults;
 mod holding;
 mod stopping;

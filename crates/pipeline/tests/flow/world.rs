@@ -71,6 +71,7 @@ pub enum Operation {
     Apply,
     Probe,
     Ahead,
+    Beside,
 }
 
 #[derive(Debug)]
@@ -118,6 +119,7 @@ pub enum Told {
     HandedOver(u64),
     Oldest(bool),
     Ahead(bool),
+    Beside(bool),
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +162,10 @@ pub struct State {
     pub own_work: usize,
     /// Nothing may go ahead.
     pub stays_behind: bool,
+    /// No batch may go beside another one.
+    pub goes_alone: bool,
+    /// Somebody waits for what the second session has locked.
+    pub somebody_waits: bool,
     /// The source yields nothing but what goes ahead.
     pub next_waits: bool,
 }
@@ -354,6 +360,7 @@ impl FlowObserver for World {
             FlowEvent::Durable { position } => Told::Durable(position.as_u64()),
             FlowEvent::HandedOver { transactions, .. } => Told::HandedOver(transactions),
             FlowEvent::Ahead { committed } => Told::Ahead(committed),
+            FlowEvent::Beside { committed } => Told::Beside(committed),
             FlowEvent::OldestUnapplied(oldest) => Told::Oldest(oldest.is_some()),
             _ => return,
         };

@@ -4,6 +4,7 @@
 //! The source is a model that keeps its unique keys at every step, as a real one does. The targets may have lost rows, or
 //! have rows that the source does not: where the strict order goes on, sets must miss the same rows.
 
+mod beside;
 mod designs;
 mod history;
 
@@ -23,13 +24,20 @@ use crate::fixture::{self, Fixture};
 struct Side {
     fixture: Fixture,
     order: ApplyOrder,
+    /// Two batches at once, wherever there are two.
+    two_at_once: Option<beside::Second>,
 }
 
 impl Side {
     async fn new(order: ApplyOrder) -> Self {
         let tables: Vec<String> = DESIGNS.iter().enumerate().map(|(n, design)| design.create(n)).collect();
-        let setup = format!("CREATE TYPE pair AS (a int, b text);\n{}", tables.join(";\n"));
-        let mut side = Self { fixture: Fixture::new(&setup).await, order };
+        // Two sessions that wait for each other do not do so for long.
+        let setup = format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = 20', current_database()); END $$;
+             CREATE TYPE pair AS (a int, b text);\n{}",
+            tables.join(";\n")
+        );
+        let mut side = Self { fixture: Fixture::new(&setup).await, order, two_at_once: None };
         side.reopen().await;
         side
     }
@@ -44,6 +52,9 @@ impl Side {
 
     /// Applies all batches. How many rows were missing, or at which batch it failed, and why.
     async fn apply(&mut self, batches: &[Batch]) -> Result<u64, (usize, String)> {
+        if self.two_at_once.is_some() {
+            return self.apply_two_at_once(batches).await;
+        }
         let mut missing = 0;
         for (at, batch) in batches.iter().enumerate() {
             match self.fixture.target.apply(batch.clone()).await {
@@ -120,14 +131,25 @@ async fn compare(
 
 #[test]
 fn sets_leave_what_the_strict_order_leaves() {
+    against_the_strict_order(500, None);
+}
+
+/// Not only those that write different rows, which is all that a flow lets go beside each other. None empties a table.
+#[test]
+fn two_batches_at_once_leave_what_the_strict_order_leaves() {
+    against_the_strict_order(300, Some(beside::Second::default()));
+}
+
+fn against_the_strict_order(cases: u32, two_at_once: Option<beside::Second>) {
     let runtime = Runtime::new().unwrap();
     let (mut sides, relations) = runtime.block_on(async {
-        let sides = [Side::new(ApplyOrder::Sets).await, Side::new(ApplyOrder::Strict).await];
+        let mut sides = [Side::new(ApplyOrder::Sets).await, Side::new(ApplyOrder::Strict).await];
+        sides[0].two_at_once = two_at_once;
         let relations: Vec<_> =
             DESIGNS.iter().enumerate().map(|(n, design)| Arc::new(design.relation(n))).collect();
         (sides, relations)
     });
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(500);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
     let mut runner = TestRunner::new(Config {
         cases,
         max_shrink_iters: 2000,
@@ -138,4 +160,7 @@ fn sets_leave_what_the_strict_order_leaves() {
     let outcome =
         runner.run(&case(), |case| runtime.block_on(compare(*sides.borrow_mut(), &relations, case)));
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    if let Some(second) = &sides.borrow()[0].two_at_once {
+        second.assert_used();
+    }
 }

@@ -134,6 +134,8 @@ fn feed(fixture: &Fixture) {
     board.metrics().set_buffer_bytes(4096);
     board.metrics().reconnect(Side::Target);
     board.metrics().ahead(true);
+    board.metrics().beside(true);
+    board.metrics().beside(false);
     board.set_verified(Some(Timestamp::from_unix_us(1_500_000_000_250_000)), Some(7));
     board.set_queued_errors(3);
     board.set_armed(&BTreeMap::from([("c".to_owned(), 512), ("d".to_owned(), 0)]));

@@ -88,7 +88,7 @@ impl World {
         if self.rng.random() { Direction::ToServer } else { Direction::ToClient }
     }
 
-    async fn source_writes(&self, bytes: u64) {
+    pub(super) async fn source_writes(&self, bytes: u64) {
         let query = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint";
         let before: i64 = self.pair.source.value(query).await;
         let far = before + i64::try_from(bytes).unwrap();

@@ -434,6 +434,58 @@ impl AheadTarget for FakeAhead {
         }
         Ok(Applied { position: Some(position), durable_at, missing_rows: 0, reapplied_changes: 0 })
     }
+
+    async fn prepare(&mut self, batch: &Batch) -> Result<bool, FakeError> {
+        if let Some(class) = self.world.ordeal(Operation::Beside, Side::Target).await? {
+            return Err(error(Side::Target, class));
+        }
+        let takes = self.world.state().apply_takes;
+        sleep(takes).await;
+        let world = self.world.clone();
+        let alone = world.change(|state| {
+            if state.generation != self.generation {
+                return Err(error(Side::Target, FaultClass::Transient));
+            }
+            if !self.parts.is_empty() || batch.continues() || batch.unfinished() || batch.position.is_none() {
+                state.violations.push("something else than whole transactions goes beside".to_owned());
+            }
+            Ok(state.goes_alone)
+        })?;
+        self.parts.clone_from(&batch.parts);
+        Ok(!alone)
+    }
+
+    async fn look(&mut self) -> Result<(), FakeError> {
+        self.world.ordeal(Operation::Beside, Side::Target).await?;
+        match self.world.state().somebody_waits {
+            true => Err(error(Side::Target, FaultClass::Transient)),
+            false => Ok(()),
+        }
+    }
+
+    async fn commit_prepared(&mut self, batch: &Batch, applied: SourceLsn) -> Result<Applied, FakeError> {
+        let fails_afterwards = self.world.ordeal(Operation::Beside, Side::Target).await?;
+        let world = self.world.clone();
+        let position = batch.position.unwrap();
+        let durable_at = world.change(|state| {
+            if state.generation != self.generation || state.progress() != applied.as_u64() {
+                return Err(error(Side::Target, FaultClass::Transient));
+            }
+            if state.refused_behind.is_some_and(|at| position.as_u64() > at) {
+                return Err(FakeError { kind: HELD, ..error(Side::Target, FaultClass::Transient) });
+            }
+            if self.parts != batch.parts {
+                state.violations.push("another batch is committed than was prepared".to_owned());
+            }
+            commit(self.parts.drain(..), position, state);
+            state.held_bytes = state.held_bytes.saturating_sub(batch.size_bytes);
+            Ok(state.async_commit.then(|| TargetLsn::new(state.wal)))
+        })?;
+        if self.world.ordeal(Operation::Beside, Side::Target).await?.is_some() || fails_afterwards.is_some() {
+            return Err(error(Side::Target, fails_afterwards.unwrap_or(FaultClass::Transient)));
+        }
+        Ok(Applied { position: Some(position), durable_at, missing_rows: 0, reapplied_changes: 0 })
+    }
 }
 
 pub struct FakeProbe {
