@@ -168,6 +168,15 @@ impl Trust {
     }
 }
 
+/// What is thought of both things that the second session may do.
+#[derive(Debug, Default)]
+pub(crate) struct Trusts {
+    /// Of transactions that go ahead of their commit.
+    pub ahead: Trust,
+    /// Of batches that go beside another one.
+    pub beside: Trust,
+}
+
 /// What the session does about an event of the source.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {

@@ -43,15 +43,19 @@ struct Held {
 }
 
 /// The second session, as far as whole batches go by it.
-#[derive(Debug, Default)]
-pub(crate) struct Beside {
+#[derive(Debug)]
+pub(crate) struct Beside<'a> {
     task: Option<Task>,
     held: Option<Held>,
-    trust: Trust,
+    trust: &'a mut Trust,
     used_at: Option<Instant>,
 }
 
-impl Beside {
+impl<'a> Beside<'a> {
+    pub fn new(trust: &'a mut Trust) -> Self {
+        Self { task: None, held: None, trust, used_at: None }
+    }
+
     /// Whether the next batch may try, which it is to do if so.
     pub fn allows(&mut self) -> bool {
         self.held.is_none() && self.trust.allows()

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::ahead::{AheadSessions, Trust};
+use crate::ahead::{AheadSessions, Trusts};
 use crate::retry::{Backoff, Repeats, retry_rule};
 use crate::session::{self, Outcome, TURN_INTERVAL, Watched};
 use crate::{FlowError, FlowEvent, FlowObserver, FlowOptions, FlowState};
@@ -70,7 +70,7 @@ impl Flow {
         shutdown: CancellationToken,
     ) -> Result<(), FlowError> {
         let mut supervisor = Supervisor::new(observer);
-        let mut trust = Trust::default();
+        let mut trusts = Trusts::default();
         let mut singly_until = SourceLsn::ZERO;
         loop {
             supervisor.opening();
@@ -83,7 +83,7 @@ impl Flow {
                 Ok(opened) => {
                     let on_probation = supervisor.on_probation;
                     let watched = Watched { observer, shutdown: &shutdown, on_probation, singly_until };
-                    let outcome = session::run(opened, &options, watched, &mut trust).await;
+                    let outcome = session::run(opened, &options, watched, &mut trusts).await;
                     (outcome, true)
                 }
                 Err(error) => {

@@ -27,7 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::ahead::{AheadOfCommit, Taken, Trust};
+use crate::ahead::{AheadOfCommit, Taken, Trusts};
 use crate::beside::Beside;
 use crate::gate::Gate;
 use crate::idle::IdleProgress;
@@ -92,7 +92,7 @@ pub(crate) struct Session<'a, S> {
     gate: Gate,
     ahead: AheadOfCommit<'a>,
     /// What goes beside the batch in hand.
-    beside: Beside,
+    beside: Beside<'a>,
     /// The next batch, if it was taken already.
     next: Option<Batch>,
     /// The target has a transaction open whose end is to come.
@@ -129,7 +129,7 @@ pub(crate) async fn run<S, T, P>(
     opened: Opened<S, T, P>,
     options: &FlowOptions,
     Watched { observer, shutdown, on_probation, singly_until }: Watched<'_>,
-    trust: &mut Trust,
+    trusts: &mut Trusts,
 ) -> Outcome
 where
     S: ChangeSource,
@@ -152,8 +152,8 @@ where
         durability: DurabilityQueue::new(),
         in_hand: None,
         gate: Gate::new(options.hold.clone()),
-        ahead: AheadOfCommit::new(ahead, trust),
-        beside: Beside::default(),
+        ahead: AheadOfCommit::new(ahead, &mut trusts.ahead),
+        beside: Beside::new(&mut trusts.beside),
         next: None,
         half_way: false,
         uncommitted: AppliedBatch::default(),
@@ -260,7 +260,9 @@ impl<S: ChangeSource> Session<'_, S> {
     }
 
     fn held_bytes(&self) -> usize {
-        let in_hand = self.in_hand.as_ref().map_or(0, |batch| batch.bytes);
+        // What is beside another batch is counted there, also while it is committed.
+        let in_hand = self.in_hand.as_ref().filter(|batch| !matches!(batch.way, Way::Beside(_)));
+        let in_hand = in_hand.map_or(0, |batch| batch.bytes);
         let next = self.next.as_ref().map_or(0, |batch| batch.size_bytes);
         self.batcher.waiting_bytes() + next + in_hand + self.ahead.held_bytes() + self.beside.held_bytes()
     }

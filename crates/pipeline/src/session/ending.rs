@@ -86,7 +86,11 @@ impl<S: ChangeSource> Session<'_, S> {
     }
 
     /// Drops both ends after an error and waits until the target's connection is gone.
-    pub(super) async fn dismantle(self, failed_at: Instant) {
+    pub(super) async fn dismantle(mut self, failed_at: Instant) {
+        if self.beside.holds() {
+            // It may be what was in the way: two sessions that wait for each other, of which the server ends the first.
+            self.beside.refuses();
+        }
         let until = failed_at + self.options.close_grace;
         let Self { source, apply, probe, ahead, beside, .. } = self;
         drop(source);

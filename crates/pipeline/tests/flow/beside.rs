@@ -148,6 +148,24 @@ fn one_that_the_batch_in_hand_waits_for_is_taken_back() {
 }
 
 #[test]
+fn two_that_wait_for_each_other_do_not_do_so_for_ever() {
+    let world = World::new(Vec::new());
+    on_a_paused_clock(async {
+        let flow = world.start(options());
+        world.until("confirming the start", |state| state.confirmed == 1000).await;
+        world.change(|state| {
+            (state.deadlocks, state.apply_takes) = (true, TAKES);
+            state.add((0..40).map(|_| transaction()));
+        });
+        world.until_all_is_applied().await;
+        flow.stop().await;
+    });
+    world.assert_sound();
+    let opens = world.state().opens;
+    assert!((2..7).contains(&opens), "each attempt is followed by twice as many that are left out: {opens}");
+}
+
+#[test]
 fn a_large_transaction_goes_ahead_once_no_batch_is_beside_another() {
     let world = World::new(Vec::new());
     on_a_paused_clock(async {

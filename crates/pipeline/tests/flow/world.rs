@@ -162,6 +162,10 @@ pub struct State {
     pub own_work: usize,
     /// Nothing may go ahead.
     pub stays_behind: bool,
+    /// Whatever is applied while a batch goes beside it fails.
+    pub deadlocks: bool,
+    /// A batch goes beside another one.
+    goes_beside: bool,
     /// No batch may go beside another one.
     pub goes_alone: bool,
     /// Somebody waits for what the second session has locked.

@@ -325,6 +325,9 @@ impl ChangeTarget for FakeTarget {
         if batch.parts.iter().any(|part| Some(part.header.commit_lsn.as_u64()) == fails_at) {
             return Err(error(Side::Target, FaultClass::Blocked));
         }
+        if self.world.change(|state| state.deadlocks && state.goes_beside) {
+            return Err(error(Side::Target, FaultClass::Transient));
+        }
         let fails_afterwards = self.world.ordeal(Operation::Apply, Side::Target).await?;
         if batch == Batch::default() {
             self.world.change(|state| {
@@ -363,6 +366,12 @@ impl ChangeTarget for FakeTarget {
         while !self.open.is_empty() || self.world.state().own_work == 0 {
             sleep(OWN_WORK_PAUSE).await;
         }
+    }
+}
+
+impl Drop for FakeAhead {
+    fn drop(&mut self) {
+        self.world.change(|state| state.goes_beside = false);
     }
 }
 
@@ -436,6 +445,7 @@ impl AheadTarget for FakeAhead {
     }
 
     async fn prepare(&mut self, batch: &Batch) -> Result<bool, FakeError> {
+        self.world.change(|state| state.goes_beside = true);
         if let Some(class) = self.world.ordeal(Operation::Beside, Side::Target).await? {
             return Err(error(Side::Target, class));
         }
