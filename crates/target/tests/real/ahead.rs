@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relevo_model::{AheadTarget, Applied, Batch, Change, ChangeTarget, SourceLsn, TransactionPart};
-use relevo_target::{PgAheadTarget, TargetError};
+use relevo_target::{PgAheadTarget, TargetError, TargetOptions};
 use relevo_tests::wait_until;
 
 use crate::fixture::{Fixture, cluster, delete, insert, options, update};
@@ -155,4 +155,98 @@ async fn whoever_opens_the_target_ends_what_a_predecessor_has_left_open() {
     let (first, _second) = (open(&f).await, open(&f).await);
     drop(first);
     f.apply(vec![insert(&t, "500|z")]).await;
+}
+
+/// A batch of two transactions that insert these rows.
+fn two(f: &mut Fixture, t: &Arc<relevo_model::Relation>, from: u32) -> Batch {
+    let mut insert = |from: u32| {
+        let rows = (from..from + 50).map(|id| insert(t, &format!("{id}|x"))).collect();
+        f.part(rows, true, true)
+    };
+    let parts = vec![insert(from), insert(from + 50)];
+    Batch { position: parts[1].end, parts, ..Batch::default() }
+}
+
+#[tokio::test]
+async fn a_batch_beside_another_is_there_behind_it_and_says_which_transactions_it_holds() {
+    const SAID: &str = "SELECT data FROM pg_logical_slot_peek_changes('said', NULL, NULL, 'include-xids', 'off') \
+         WHERE data LIKE '%prefix: relevo%'";
+    let mut f = Fixture::new("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    let t = f.relation("t", "id* v");
+    f.apply(vec![insert(&t, "5000|before")]).await;
+    f.rows("SELECT pg_create_logical_replication_slot('said', 'test_decoding')").await;
+    let options = TargetOptions { marked: true, ..options() };
+    let mut ahead = PgAheadTarget::open(&f.info().await, options).await.unwrap();
+    let (first, second) = (two(&mut f, &t, 0), two(&mut f, &t, 100));
+    assert!(ahead.prepare(&second).await.unwrap());
+    assert_eq!(f.rows("SELECT count(*) FROM t").await, ["1"]);
+    ahead.look().await.unwrap();
+    f.target.apply(first).await.unwrap();
+    assert_eq!(f.rows("SELECT count(*) FROM t").await, ["101"]);
+    let stored = f.target.progress().applied;
+    let applied = ahead.commit_prepared(&second, stored).await.unwrap();
+    assert_eq!(applied.position, second.position);
+    assert_eq!(f.rows("SELECT count(*) FROM t").await, ["201"]);
+
+    let [first, last] = [0, 1].map(|part| second.parts[part].header.commit_lsn);
+    let after = SourceLsn::new(stored.as_u64() - 1);
+    let which = format!("content:applied 7123 {after} {first} {last}");
+    // Decoded as far as it is flushed.
+    wait_until("what the transaction says", PATIENCE, async || !f.rows(SAID).await.is_empty()).await;
+    let said = f.rows(SAID).await;
+    assert!(said.len() == 2 && said[0].ends_with("content:applied"), "{said:?}");
+    assert!(said[1].ends_with(&which), "{which}: {said:?}");
+    f.rows("SELECT pg_drop_replication_slot('said')").await;
+}
+
+#[tokio::test]
+async fn a_batch_beside_one_that_did_not_come_to_its_end_is_refused() {
+    let mut f = Fixture::new("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    let t = f.relation("t", "id* v");
+    let mut ahead = open(&f).await;
+    let (first, second) = (two(&mut f, &t, 0), two(&mut f, &t, 100));
+    assert!(ahead.prepare(&second).await.unwrap());
+    let refused = ahead.commit_prepared(&second, first.position.unwrap()).await;
+    assert!(matches!(refused, Err(TargetError::ProgressMoved { .. })), "{refused:?}");
+    drop(ahead);
+    assert_eq!(f.rows("SELECT count(*) FROM t").await, ["0"]);
+}
+
+#[tokio::test]
+async fn what_shows_the_order_of_rows_goes_alone() {
+    for table in [
+        "CREATE TABLE t (id int PRIMARY KEY, v text);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
+         ALTER TABLE t ENABLE ALWAYS TRIGGER f",
+        "CREATE TABLE t (id int PRIMARY KEY, v text) PARTITION BY HASH (id);
+         CREATE TABLE p PARTITION OF t FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+        "CREATE TABLE root (id int PRIMARY KEY, v text) PARTITION BY HASH (id);
+         CREATE TABLE t PARTITION OF root FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+    ] {
+        let mut f = Fixture::new(table).await;
+        let t = f.relation("t", "id* v");
+        let mut ahead = open(&f).await;
+        let batch = two(&mut f, &t, 0);
+        assert!(!ahead.prepare(&batch).await.unwrap(), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn it_is_noticed_that_the_batch_before_waits() {
+    let mut f =
+        Fixture::new("CREATE TABLE t (id int PRIMARY KEY, v text UNIQUE); INSERT INTO t VALUES (0, 'taken')")
+            .await;
+    let t = f.relation("t", "id* v");
+    let mut ahead = open(&f).await;
+    let first = f.batch(vec![insert(&t, "1|same")]);
+    let second = f.batch(vec![insert(&t, "2|same")]);
+    assert!(ahead.prepare(&second).await.unwrap());
+    let database = f.database.clone();
+    let (mut target, watcher) = (f.target, f.admin);
+    let applying = tokio::spawn(async move { target.apply(first).await });
+    wait_until("somebody who waits", PATIENCE, async || watcher.value::<i64>(WAITING).await > 0).await;
+    assert!(matches!(ahead.look().await, Err(TargetError::WaitedFor)), "{database}");
+    drop(ahead);
+    applying.await.unwrap().unwrap();
 }
