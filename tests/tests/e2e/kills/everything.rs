@@ -66,6 +66,8 @@ pub(super) struct World {
     pub pair: Pair,
     pub relevo: Relevo,
     pub load: Pgbench,
+    /// Begins the load again once the source is back.
+    pub begin_load: fn(&Pair) -> Pgbench,
     pub rng: StdRng,
 }
 
@@ -157,12 +159,12 @@ impl World {
         }
         if matches!(fault, Fault::Crash(End::Source) | Fault::Restart(End::Source)) {
             // pgbench gives up when its server goes.
-            self.load = load(&self.pair);
+            self.load = (self.begin_load)(&self.pair);
         }
     }
 }
 
-pub(super) fn load(pair: &Pair) -> Pgbench {
+pub(super) fn begin_load(pair: &Pair) -> Pgbench {
     Pgbench::start(&pair.source, DATABASE, &["-n", "-c", "2", "-R", "200", "-T", "3600"])
 }
 
@@ -191,8 +193,8 @@ async fn readers_see_only_states_of_the_source(source: Version, target: Version,
     Pgbench::init(&pair.source, DATABASE, 1).await;
     GaplessWriter::create_table(&pair.source.session().await.unwrap()).await;
     let relevo = pair.relevo().args(["--synchronous-commit", synchronous_commit]).start();
-    let load = load(&pair);
-    let mut world = World { pair, relevo, load, rng: seed.rng() };
+    let load = begin_load(&pair);
+    let mut world = World { pair, relevo, load, begin_load, rng: seed.rng() };
     world.relevo.wait_until_streaming().await;
     let writer = GaplessWriter::start(world.pair.source.config(DATABASE), Duration::from_millis(5));
     let sums = Checker::pgbench(world.pair.target.config(DATABASE));

@@ -13,7 +13,7 @@ use relevo_tests::relevo::PATIENCE;
 use relevo_tests::workload::GaplessWriter;
 use relevo_tests::{Pair, Pgbench, Version, soak_factor, wait_until};
 
-use super::everything::{FAULTS, World, gapless_reader, load};
+use super::everything::{FAULTS, World, begin_load, gapless_reader};
 
 const TABLES: [&str; 2] = ["large_a", "large_b"];
 /// Two for each of ten seeds; `make soak` has more.
@@ -43,11 +43,11 @@ async fn large_transactions_survive(source: Version, target: Version, seed: u64)
         LargeWriter::create_table(&session, table).await;
     }
     let relevo = pair.relevo().args(["--spool", spool.to_str().unwrap()]).args(OPTIONS).start();
-    let load = load(&pair);
+    let load = begin_load(&pair);
     let mut rng = StdRng::seed_from_u64(seed);
     let writers = TABLES
         .map(|table| LargeWriter::start(pair.source.config(DATABASE), table, StdRng::from_rng(&mut rng)));
-    let mut world = World { pair, relevo, load, rng };
+    let mut world = World { pair, relevo, load, begin_load, rng };
     world.relevo.wait_until_streaming().await;
     let small = GaplessWriter::start(world.pair.source.config(DATABASE), Duration::from_millis(20));
     let numbers = gapless_reader(&world.pair, true);
