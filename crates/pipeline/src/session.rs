@@ -192,14 +192,9 @@ impl<S: ChangeSource> Session<'_, S> {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.store_start()?;
         loop {
-            let was_idle = self.in_hand.is_none();
             self.hand_over()?;
             self.go_ahead()?;
             self.go_beside();
-            if was_idle && self.in_hand.is_some() {
-                // Whoever waits for the batch waits for the target's task, which runs on this thread, before anything else.
-                tokio::task::yield_now().await;
-            }
             self.publish();
             let (room, busy) = (self.has_room(), self.in_hand.is_some());
             tokio::select! {
